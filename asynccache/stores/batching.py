@@ -1,0 +1,122 @@
+"""Collects what concurrent callers ask for into few calls, without a wait for anybody who is alone.
+
+A caller who finds nobody else about makes the call itself, in its own task. Callers of the same tick, and those who
+come while as many calls as allowed are under way, share the next call, which a task of the batcher makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from asynccache.supervision import TaskOwner, copy_error
+
+__all__ = ["Batcher"]
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+class Batcher(Generic[Q, R]):
+    """Turns `await batcher(request)` from many callers into `send([requests])`.
+
+    Args:
+        send: answers a batch, in order; an answer that is an exception is raised to its caller alone. If `send` itself
+            raises, every caller of the batch gets an exception of its own.
+        name: for the tasks and the repr.
+        max_batch: most requests in one call.
+        max_calls: most calls under way at once.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Q]], Awaitable[Sequence[R | BaseException]]],
+        *,
+        name: str,
+        max_batch: int = 1000,
+        max_calls: int = 2,
+    ) -> None:
+        self._send = send
+        self._name = name
+        self._max_batch = max_batch
+        self._max_calls = max_calls
+        self._queue: deque[tuple[Q, asyncio.Future[R]]] = deque()
+        self._calls = 0
+        self._alone = True  # whether the last call had one request: then the next caller need not look for company
+        self._scheduled = False
+        self._tasks = TaskOwner(name)
+
+    async def __call__(self, request: Q) -> R:
+        """Answers one request.
+
+        Raises:
+            Whatever `send` raised, or answered for this request.
+        """
+        if self._alone and self._calls == 0 and not self._queue:
+            self._calls = 1
+            try:
+                answer = (await self._send((request,)))[0]
+            finally:
+                self._calls -= 1
+                self._schedule()
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._queue.append((request, future))
+        self._schedule()
+        return await future
+
+    async def aclose(self) -> None:
+        """Cancels what is under way; callers that still wait are cancelled, too."""
+        await self._tasks.aclose()
+        while self._queue:
+            self._queue.popleft()[1].cancel()
+
+    def _schedule(self) -> None:
+        if self._queue and not self._scheduled and self._calls < self._max_calls:
+            self._scheduled = True
+            # Not now: the other callers of this tick are yet to come.
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        batch: list[tuple[Q, asyncio.Future[R]]] = []
+        while self._queue and len(batch) < self._max_batch:
+            item = self._queue.popleft()
+            if not item[1].done():  # its caller was cancelled
+                batch.append(item)
+        if not batch:
+            return
+        self._alone = len(batch) == 1 and not self._queue
+        self._calls += 1
+        self._tasks.start(self._run(batch))
+        self._schedule()
+
+    async def _run(self, batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
+        try:
+            answers = await self._send([request for request, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - handed to the callers
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(copy_error(error))
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, BaseException):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        finally:
+            self._calls -= 1
+            self._schedule()
+
+    def __repr__(self) -> str:
+        return f"Batcher({self._name!r}, waiting={len(self._queue)}, calls={self._calls})"

@@ -1,0 +1,212 @@
+"""A store behind a circuit breaker, which remembers what could not be invalidated.
+
+Invariant: nothing that this process failed to invalidate is served by it again. Steps that void a cell and fail are
+kept in a journal; while it is not empty the circuit is open, and it closes only after every one has been carried out.
+
+    closed     calls go through; `failures` failed ones in a row open it
+    open       calls fail at once, so that callers go to the loader without a wait
+    half-open  a single probe, made by a task of the store and never by a caller: it asks for the server's time, then
+               carries out the journal; success closes the circuit, failure leaves it open for a little longer
+
+A crash while it is open loses the journal: other processes may then read what was not invalidated until its TTL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Sequence
+from typing import Final
+
+from asynccache.errors import StoreUnavailable
+from asynccache.steps import Bump, EndBump, EndWrite, Invalidate, Put, Reply, Step
+from asynccache.stores.redis import RedisStore, salt
+from asynccache.stores.scripts import Argument, Script
+from asynccache.supervision import TaskOwner, backoff, logger
+
+__all__ = ["CircuitState", "GuardedStore"]
+
+_PROBE_BASE: Final = 0.05
+_PROBE_CAP: Final = 0.4
+_PROBE_TIMEOUT: Final = 0.4
+
+
+class CircuitState(enum.Enum):
+    """Whether calls reach the store."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class GuardedStore:
+    """A `RedisStore` that is left alone while it does not answer.
+
+    Args:
+        inner: the store.
+        everything: the generation that outdates all entries, for when the journal overflows.
+        failures: how many failed calls in a row open the circuit.
+        max_journal: how many keys are remembered.
+    """
+
+    def __init__(self, inner: RedisStore, *, everything: str, failures: int = 3, max_journal: int = 10_000) -> None:
+        self._inner = inner
+        self._everything = everything
+        self._limit = failures
+        self._max_journal = max_journal
+        self._failures = 0
+        self._state = CircuitState.CLOSED
+        self._journal: dict[str, Step] = {}
+        self._overflowed = False
+        self._owner = TaskOwner("redis-probe")
+        self._opened = 0
+
+    @property
+    def inner(self) -> RedisStore:
+        """The store behind the breaker."""
+        return self._inner
+
+    @property
+    def state(self) -> CircuitState:
+        """Whether calls reach the store now."""
+        return self._state
+
+    @property
+    def opened(self) -> int:
+        """How often the circuit has opened."""
+        return self._opened
+
+    @property
+    def owed(self) -> int:
+        """How many keys wait to be invalidated."""
+        return len(self._journal) + self._overflowed
+
+    async def open(self) -> None:
+        await self._inner.open()
+
+    async def aclose(self) -> None:
+        """Ends the probe, after one last try to carry out what is owed."""
+        await self._owner.aclose()
+        if self.owed:
+            try:
+                await self._settle()
+            except StoreUnavailable as error:
+                logger.error("closed with %d invalidations owed: %s", self.owed, error)
+        await self._inner.aclose()
+
+    def now_ms(self) -> int:
+        return self._inner.now_ms()
+
+    async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        self._admit()
+        try:
+            answer = await self._inner.read(keys)
+        except StoreUnavailable as error:
+            self._failed(error)
+            raise
+        self._failures = 0
+        if self._state is not CircuitState.CLOSED:
+            # The circuit opened while this read was under way: it may have missed an invalidation that is owed.
+            self._admit()
+        return answer
+
+    async def apply(self, key: str, step: Step) -> Reply:
+        try:
+            self._admit()
+            reply = await self._inner.apply(key, step)
+        except StoreUnavailable as error:
+            self._failed(error, (key, step))
+            raise
+        self._failures = 0
+        return reply
+
+    async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[Reply]:
+        try:
+            self._admit()
+            replies = await self._inner.apply_many(steps)
+        except StoreUnavailable as error:
+            self._failed(error, *steps)
+            raise
+        self._failures = 0
+        return replies
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> object:
+        """Runs a script; see `RedisStore.run`."""
+        self._admit()
+        try:
+            answer = await self._inner.run(script, keys, args)
+        except StoreUnavailable as error:
+            self._failed(error)
+            raise
+        self._failures = 0
+        return answer
+
+    def owe(self, key: str, step: Invalidate | Bump) -> None:
+        """Remembers a step to be carried out before anything is served again; the circuit opens until then."""
+        if self._overflowed:
+            return
+        self._journal[key] = step
+        if len(self._journal) > self._max_journal:
+            # One new generation of everything is as good as the keys, and bounded.
+            self._journal = {key: step for key, step in self._journal.items() if isinstance(step, Bump)}
+            self._overflowed = True
+            if len(self._journal) > self._max_journal:
+                self._journal.clear()
+        self._open()
+
+    def _admit(self) -> None:
+        if self._state is not CircuitState.CLOSED:
+            raise StoreUnavailable(f"Redis: the circuit is {self._state.value}; a probe closes it once Redis answers")
+
+    def _failed(self, error: StoreUnavailable, *steps: tuple[str, Step]) -> None:
+        self._failures += 1
+        for key, step in steps:
+            if isinstance(step, EndWrite | Invalidate | Put):
+                self.owe(key, Invalidate())
+            elif isinstance(step, Bump | EndBump):
+                self.owe(key, Bump(step.salt))
+        if self._failures >= self._limit and self._state is CircuitState.CLOSED:
+            logger.warning("circuit to Redis opened after %d failures in a row: %s", self._failures, error)
+            self._open()
+
+    def _open(self) -> None:
+        if self._state is CircuitState.CLOSED:
+            self._state = CircuitState.OPEN
+            self._opened += 1
+            self._owner.start(self._probe())
+
+    async def _probe(self) -> None:
+        attempt = 0
+        while True:
+            attempt += 1
+            await asyncio.sleep(backoff(attempt, _PROBE_BASE, _PROBE_CAP))
+            self._state = CircuitState.HALF_OPEN
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT):
+                    await self._inner.reset()
+                    await self._inner.ping()
+                await self._settle()
+            except (StoreUnavailable, TimeoutError):
+                self._state = CircuitState.OPEN
+                continue
+            self._failures = 0
+            self._state = CircuitState.CLOSED
+            logger.info("circuit to Redis closed after %d probes", attempt)
+            return
+
+    async def _settle(self) -> None:
+        while self._journal or self._overflowed:
+            overflowed, self._overflowed = self._overflowed, False
+            owed, self._journal = self._journal, {}
+            steps = list(owed.items())
+            if overflowed:
+                steps.append((self._everything, Bump(salt())))
+            try:
+                await self._inner.apply_many(steps)
+            except BaseException:
+                self._overflowed |= overflowed
+                self._journal = owed | self._journal
+                raise
+
+    def __repr__(self) -> str:
+        return f"GuardedStore({self._inner!r}, {self._state.value}, owed={self.owed})"

@@ -1,0 +1,293 @@
+"""Cells in Redis or Valkey: each step is one Lua script on one key.
+
+Concurrent reads share an `MGET`, concurrent scripts a pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar, assert_never
+from urllib.parse import urlsplit
+
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from asynccache.clock import SYSTEM_CLOCK, Clock
+from asynccache.entry import NewValue
+from asynccache.errors import ConfigurationError, StoreUnavailable
+from asynccache.steps import (
+    Acquire,
+    BeginWrite,
+    Bump,
+    EndBump,
+    EndWrite,
+    Ensure,
+    Extend,
+    Fill,
+    Invalidate,
+    Outcome,
+    Put,
+    Refresh,
+    Release,
+    Reply,
+    Step,
+)
+from asynccache.stores.batching import Batcher
+from asynccache.stores.scripts import Argument, Call, Script, load_script
+
+__all__ = ["RedisClient", "RedisStore"]
+
+RedisClient: TypeAlias = "Redis | RedisCluster"
+T = TypeVar("T")
+
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
+_SCRIPTS: Final[dict[type, str]] = {
+    Acquire: "acquire",
+    Fill: "fill",
+    Extend: "extend",
+    Release: "release",
+    Refresh: "refresh",
+    BeginWrite: "begin_write",
+    EndWrite: "end_write",
+    Invalidate: "invalidate",
+    Put: "put",
+    Ensure: "ensure",
+    Bump: "bump",
+    EndBump: "end_bump",
+}
+
+
+class RedisStore:
+    """The store of a cache that several processes share.
+
+    Args:
+        client: a URL, for which a client with short timeouts and no blind retries is made; or a client of the
+            application's, which is never closed here.
+        timeout: the longest any call may take, in seconds, its wait for a connection included.
+        max_connections: of the client made for a URL. Batching needs few.
+        max_batch: most keys in one `MGET`, most scripts in one pipeline.
+        clock: reads time.
+    """
+
+    def __init__(
+        self,
+        client: str | RedisClient,
+        *,
+        timeout: float = 1.0,
+        max_connections: int = 16,
+        max_batch: int = 1000,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._client, self._owned = _client(client, timeout, max_connections)
+        self._timeout = timeout
+        self._clock = clock
+        self._ahead_ms = 0  # of our wall clock, as measured at the last answer that told the server's
+        self._reads: Batcher[Sequence[str], Sequence[bytes | None]] = Batcher(
+            self._read_batch, name="redis-reads", max_batch=max_batch
+        )
+        self._calls: Batcher[Call, Any] = Batcher(self._call_batch, name="redis-scripts", max_batch=max_batch)
+
+    @property
+    def client(self) -> RedisClient:
+        """The client in use."""
+        return self._client
+
+    async def open(self) -> None:
+        """Connects and measures the server's clock.
+
+        Raises:
+            StoreUnavailable: no answer within the timeout, or a refusal (such as a wrong password).
+        """
+        await self.ping()
+
+    async def ping(self) -> None:
+        """Asks for the server's time; the cheapest proof that it answers."""
+        seconds, micros = await self._bounded(self._client.time)
+        self._learn(int(seconds) * 1000 + int(micros) // 1000)
+
+    async def reset(self) -> None:
+        """Drops idle connections: after an outage they may be half-open, and each would cost a timeout."""
+        if self._owned and isinstance(self._client, Redis):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def aclose(self) -> None:
+        """Ends what is under way, and the client if it was made here."""
+        await self._reads.aclose()
+        await self._calls.aclose()
+        if self._owned:
+            await self._client.aclose()
+
+    def now_ms(self) -> int:
+        return self._clock.wall_ms() + self._ahead_ms
+
+    async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        return await self._reads(keys)
+
+    async def apply(self, key: str, step: Step) -> Reply:
+        return self._reply(await self._calls(Call(_script(step), (key,), _arguments(step))))
+
+    async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> list[Reply]:
+        calls = [Call(_script(step), (key,), _arguments(step)) for key, step in steps]
+        answers = await self._call_batch(calls)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [self._reply(answer) for answer in answers]
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Runs any script that is safe to repeat, together with those of other callers of this tick.
+
+        Raises:
+            StoreUnavailable: no answer in time, or an error of the script.
+        """
+        return await self._calls(Call(script, keys, args))
+
+    def _reply(self, answer: Any) -> Reply:
+        outcome, now, cell = answer
+        self._learn(now)
+        return Reply(_OUTCOMES[outcome], now, cell)
+
+    def _learn(self, server_ms: int) -> None:
+        # Late by the way back, which is far below the granularity of a TTL.
+        self._ahead_ms = server_ms - self._clock.wall_ms()
+
+    async def _read_batch(self, requests: Sequence[Sequence[str]]) -> Sequence[Sequence[bytes | None]]:
+        if len(requests) == 1:
+            return (await self._bounded(lambda: self._mget(requests[0])),)
+        keys = list(dict.fromkeys(key for request in requests for key in request))
+        values = await self._bounded(lambda: self._mget(keys))
+        found = dict(zip(keys, values, strict=True))
+        return [[found[key] for key in request] for request in requests]
+
+    async def _mget(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        if isinstance(self._client, RedisCluster):
+            return await self._client.mget_nonatomic(keys)
+        return await self._client.mget(keys)  # type: ignore[return-value]  # typed for decode_responses, too
+
+    async def _call_batch(self, calls: Sequence[Call]) -> Sequence[Any]:
+        answers = await self._send(calls)
+        forgotten = [at for at, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
+        if forgotten:
+            for script in dict.fromkeys(calls[at].script for at in forgotten):
+                await self._bounded(lambda source=script.source: self._client.script_load(source))  # type: ignore[misc]
+            again = await self._send([calls[at] for at in forgotten])
+            for at, answer in zip(forgotten, again, strict=True):
+                answers[at] = answer
+        return [_unavailable(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        if isinstance(self._client, RedisCluster):
+            # A cluster pipeline does not take EVALSHA; its connections work side by side instead.
+            client = self._client
+            return await self._bounded(
+                lambda: asyncio.gather(
+                    *(client.evalsha(c.script.sha, len(c.keys), *c.keys, *c.args) for c in calls),
+                    return_exceptions=True,
+                )
+            )
+        pipeline = self._client.pipeline(transaction=False)
+        for call in calls:
+            pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
+        return await self._bounded(lambda: pipeline.execute(raise_on_error=False))
+
+    async def _bounded(self, command: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await command()
+        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+
+    def __repr__(self) -> str:
+        return f"RedisStore({describe(self._client)})"
+
+
+def _client(client: str | RedisClient, timeout: float, max_connections: int) -> tuple[RedisClient, bool]:
+    if isinstance(client, str):
+        scheme = urlsplit(client).scheme
+        if scheme not in {"redis", "rediss", "unix"}:
+            raise ConfigurationError(
+                f"redis={client!r} must be a URL (redis://, rediss://, unix://) or a redis.asyncio client"
+            )
+        try:
+            pool = BlockingConnectionPool.from_url(
+                client,
+                max_connections=max_connections,
+                timeout=timeout,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"redis={client!r} is not a Redis URL: {error}") from error
+        return Redis(connection_pool=pool), True
+    if not isinstance(client, Redis | RedisCluster):
+        kind = f"{type(client).__module__}.{type(client).__qualname__}"
+        fix = "; a synchronous client cannot be awaited" if kind.startswith("redis.") else ""
+        raise ConfigurationError(f"redis must be a URL or a client of redis.asyncio, not {kind}{fix}")
+    if isinstance(client, Redis) and client.connection_pool.connection_kwargs.get("decode_responses"):
+        raise ConfigurationError("redis must be a client without decode_responses=True: cells are bytes, not text")
+    return client, False
+
+
+def describe(client: RedisClient) -> str:
+    """Where a client connects to, without its password."""
+    if isinstance(client, RedisCluster):
+        return "cluster"
+    options = client.connection_pool.connection_kwargs
+    if "path" in options:
+        return f"unix://{options['path']}"
+    return f"redis://{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db') or 0}"
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
+    if isinstance(error, StoreUnavailable):
+        return error
+    what = str(error) or "no answer in time"
+    unavailable = StoreUnavailable(f"Redis: {type(error).__name__}: {what}")
+    unavailable.__cause__ = error
+    return unavailable
+
+
+def _script(step: Step) -> Script:
+    return load_script(_SCRIPTS[type(step)])
+
+
+def _value(value: NewValue) -> tuple[Argument, ...]:
+    return value.fresh_ms, value.dead_ms, value.head(), value.rest()
+
+
+def _arguments(step: Step) -> tuple[Argument, ...]:  # noqa: C901, PLR0911 - one case a step
+    match step:
+        case Acquire(token, lease_ms, dead):
+            return token, lease_ms, dead
+        case Fill(token, value):
+            return token, *_value(value)
+        case Extend(token, lease_ms):
+            return token, lease_ms
+        case Release(token, retry_ms):
+            return token, retry_ms
+        case Refresh(token, lease_ms, id_):
+            return token, lease_ms, id_
+        case BeginWrite(token, write_ms):
+            return token, write_ms
+        case EndWrite(token, new):
+            return (token,) if new is None else (token, *_value(new))
+        case Invalidate():
+            return ()
+        case Put(value):
+            return _value(value)
+        case Ensure(salt) | Bump(salt):
+            return (salt,)
+        case EndBump(token, salt):
+            return token, salt
+        case _:
+            assert_never(step)
+
+
+def salt() -> bytes:
+    """Four random bytes that keep two generations of the same microsecond apart."""
+    return random.randbytes(4)  # noqa: S311 - uniqueness, not secrecy
