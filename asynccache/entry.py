@@ -177,13 +177,19 @@ def _parse_tags(raw: bytes) -> tuple[tuple[str, bytes], ...]:
     return tuple(tags)
 
 
-def parse_cell(raw: bytes | None) -> Cell:
-    """Reads what stands under a cell's key; never raises."""
+def parse_cell(raw: bytes | None, *, tags: bool = True) -> Cell:
+    """Reads what stands under a cell's key; never raises.
+
+    Args:
+        raw: the cell.
+        tags: whether to read the tags of a value. Steps do without, as the Lua scripts do: a value with damaged tags
+            is still a value to them, with an id that a reader can name as `dead`.
+    """
     if raw is None:
         return None
     kind = raw[:1]
     if kind == b"V":
-        return _parse_value(raw)
+        return _parse_value(raw, tags)
     if kind == b"L" and len(raw) == 1 + TOKEN_BYTES:
         return Lease(raw[1:])
     if kind == b"W" and len(raw) >= 2 and (len(raw) - 2) % _WRITER.size == 0:
@@ -191,15 +197,15 @@ def parse_cell(raw: bytes | None) -> Cell:
     return Unreadable()
 
 
-def _parse_value(raw: bytes) -> Value | Unreadable:
+def _parse_value(raw: bytes, with_tags: bool) -> Value | Unreadable:
     if len(raw) < HEADER_BYTES or raw[1] != VERSION:
         return Unreadable()
     _, _, codec, flags, fresh, dead, cost, id_, token, until, fingerprint, size = _VALUE.unpack_from(raw)
     start = HEADER_BYTES + size
-    if start > len(raw):
+    if with_tags and start > len(raw):
         return Unreadable()
     try:
-        tags = _parse_tags(raw[HEADER_BYTES:start]) if size else ()
+        tags = _parse_tags(raw[HEADER_BYTES:start]) if size and with_tags else ()
     except ValueError:
         return Unreadable()
     return Value(

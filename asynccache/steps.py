@@ -213,7 +213,7 @@ def transition(cell: bytes | None, expires_ms: int, step: Step, now_ms: int) -> 
         step: what to do.
         now_ms: the server's clock.
     """
-    seen = parse_cell(cell)
+    seen = parse_cell(cell, tags=False)
 
     def keep(outcome: Outcome, show: bytes | None = None) -> Transition:
         return Transition(cell, expires_ms, Reply(outcome, now_ms, show))
