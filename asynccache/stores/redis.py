@@ -6,6 +6,7 @@ Concurrent reads share an `MGET`, concurrent scripts a pipeline.
 from __future__ import annotations
 
 import asyncio
+import re
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
@@ -210,7 +211,8 @@ def _client(client: str | RedisClient, timeout: float, max_connections: int) -> 
         scheme = urlsplit(client).scheme
         if scheme not in {"redis", "rediss", "unix"}:
             raise ConfigurationError(
-                f"redis={client!r} must be a URL (redis://, rediss://, unix://) or a redis.asyncio client"
+                f"redis={_hide_password(client)!r} must be a URL (redis://, rediss://, unix://) "
+                "or a client of redis.asyncio"
             )
         try:
             pool = BlockingConnectionPool.from_url(
@@ -221,16 +223,24 @@ def _client(client: str | RedisClient, timeout: float, max_connections: int) -> 
                 socket_connect_timeout=timeout,
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
-            raise ConfigurationError(f"redis={client!r} is not a Redis URL: {error}") from error
-        return Redis(connection_pool=pool), True
+            # Connects to nothing, but refuses an option that connections do not have.
+            pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's gap
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"redis={_hide_password(client)!r} is not a Redis URL: {error}") from error
+        client, owned = Redis.from_pool(pool), True  # which closes the pool with the client
+    else:
+        owned = False
     if not isinstance(client, Redis | RedisCluster):
         kind = f"{type(client).__module__}.{type(client).__qualname__}"
         fix = "; a synchronous client cannot be awaited" if kind.startswith("redis.") else ""
         raise ConfigurationError(f"redis must be a URL or a client of redis.asyncio, not {kind}{fix}")
-    if isinstance(client, Redis) and client.connection_pool.connection_kwargs.get("decode_responses"):
+    if client.get_encoder().decode_responses:
         raise ConfigurationError("redis must be a client without decode_responses=True: cells are bytes, not text")
-    return client, False
+    return client, owned
+
+
+def _hide_password(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//***@", url)
 
 
 def describe(client: RedisClient) -> str:
