@@ -6,11 +6,12 @@ Concurrent reads share an `MGET`, concurrent scripts a pipeline.
 from __future__ import annotations
 
 import asyncio
-import re
+import inspect
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -46,19 +47,20 @@ RedisClient: TypeAlias = "Redis | RedisCluster"
 T = TypeVar("T")
 
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
-_SCRIPTS: Final[dict[type, str]] = {
-    Acquire: "acquire",
-    Fill: "fill",
-    Extend: "extend",
-    Release: "release",
-    Refresh: "refresh",
-    BeginWrite: "begin_write",
-    EndWrite: "end_write",
-    Invalidate: "invalidate",
-    Put: "put",
-    Ensure: "ensure",
-    Bump: "bump",
-    EndBump: "end_bump",
+# Read with the module: at first use it would be on the event loop.
+_SCRIPTS: Final[dict[type, Script]] = {
+    Acquire: load_script("acquire"),
+    Fill: load_script("fill"),
+    Extend: load_script("extend"),
+    Release: load_script("release"),
+    Refresh: load_script("refresh"),
+    BeginWrite: load_script("begin_write"),
+    EndWrite: load_script("end_write"),
+    Invalidate: load_script("invalidate"),
+    Put: load_script("put"),
+    Ensure: load_script("ensure"),
+    Bump: load_script("bump"),
+    EndBump: load_script("end_bump"),
 }
 
 
@@ -223,10 +225,14 @@ def _client(client: str | RedisClient, timeout: float, max_connections: int) -> 
                 socket_connect_timeout=timeout,
                 retry=Retry(NoBackoff(), 0),
             )
-            # Connects to nothing, but refuses an option that connections do not have.
-            pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's gap
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ConfigurationError(f"redis={_hide_password(client)!r} is not a Redis URL: {error}") from error
+        known = {name for kind in (BlockingConnectionPool, *pool.connection_class.__mro__) for name in _options(kind)}
+        if unknown := parse_qs(urlsplit(client).query).keys() - known:
+            # With the first command redis-py would raise a TypeError.
+            raise ConfigurationError(
+                f"redis={_hide_password(client)!r} has options redis-py does not know: {', '.join(sorted(unknown))}"
+            )
         client, owned = Redis.from_pool(pool), True  # which closes the pool with the client
     else:
         owned = False
@@ -237,6 +243,10 @@ def _client(client: str | RedisClient, timeout: float, max_connections: int) -> 
     if client.get_encoder().decode_responses:
         raise ConfigurationError("redis must be a client without decode_responses=True: cells are bytes, not text")
     return client, owned
+
+
+def _options(kind: type[object]) -> Iterable[str]:
+    return inspect.signature(kind).parameters if "__init__" in vars(kind) else ()
 
 
 def _hide_password(url: str) -> str:
@@ -263,14 +273,14 @@ def _unavailable(error: BaseException) -> StoreUnavailable:
 
 
 def _script(step: Step) -> Script:
-    return load_script(_SCRIPTS[type(step)])
+    return _SCRIPTS[type(step)]
 
 
 def _value(value: NewValue) -> tuple[Argument, ...]:
     return value.fresh_ms, value.dead_ms, value.head(), value.rest()
 
 
-def _arguments(step: Step) -> tuple[Argument, ...]:  # noqa: C901, PLR0911 - one case a step
+def _arguments(step: Step) -> tuple[Argument, ...]:
     match step:
         case Acquire(token, lease_ms, dead):
             return token, lease_ms, dead
