@@ -26,6 +26,9 @@ from asynccache.embedded import contexts, folders, server, wheels
 from asynccache.embedded.process import User
 from asynccache.errors import ConfigurationError, DatabaseUnavailable, MissingExtra, StoreUnavailable
 
+# Threads and processes do the work; the event loop only waits for them.
+pytestmark = pytest.mark.one_loop
+
 PATIENCE = 30.0
 
 
@@ -533,7 +536,7 @@ class TestOutliving:
         await asyncio.to_thread(thread.join)
         async with redis_client(made[0].url) as client:
             assert await client.ping()
-        contexts_[0].__exit__(None, None, None)
+        await asyncio.to_thread(contexts_[0].__exit__, None, None, None)
 
     async def test_a_forked_childs_exit_does_not_end_them(self) -> None:
         script = """
