@@ -18,8 +18,8 @@ Duration: TypeAlias = float | str | dt.timedelta
 
 MAX_SECONDS = 10 * 365 * 86_400.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-_TEXT = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
-_TERM = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_TEXT = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d|w))+")
+_TERM = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 
 
 def seconds(value: Duration, name: str, *, least: float = 0.0, zero: bool = True) -> float:
@@ -51,7 +51,8 @@ def seconds(value: Duration, name: str, *, least: float = 0.0, zero: bool = True
             )
         result = sum(float(number) * _UNITS[unit] for number, unit in _TERM.findall(text))
     else:
-        result = float(value)
+        # An int may be beyond what a float holds; no duration is.
+        result = float(max(-MAX_SECONDS, min(value, 2 * MAX_SECONDS))) if isinstance(value, int) else value
     if zero and result == 0:
         return 0.0
     if not math.isfinite(result) or result < least or result <= 0:
