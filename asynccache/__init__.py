@@ -1,3 +1,76 @@
 """asyncio-native caching for services that read and write PostgreSQL through Redis."""
 
+from asynccache.cache import Cache
+from asynccache.errors import (
+    AsyncCacheError,
+    BufferFull,
+    CacheNotOpen,
+    ConfigurationError,
+    DatabaseUnavailable,
+    DecodeError,
+    DurabilityNotReached,
+    EncodeError,
+    InvalidKey,
+    LoadCancelled,
+    LoadTimeout,
+    MissingExtra,
+    MissingTTL,
+    SchemaMismatch,
+    StoreUnavailable,
+    Unavailable,
+    ValueTooLarge,
+    WriteRejected,
+)
+from asynccache.events import MissReason, Stats
+from asynccache.lifecycle import CacheHealth
+from asynccache.policy import Policy
+from asynccache.protocols import Applied, Batch, Delete, Put, Sink, Source
+from asynccache.strategies.cache_aside import CacheAside
+from asynccache.strategies.explaining import Explanation, NextRead, Reason
+from asynccache.strategies.loading import LoadContext, current_load
+from asynccache.strategies.read_through import ReadThrough
+from asynccache.strategies.write_behind import WriteBehind
+from asynccache.strategies.write_through import WriteThrough
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Applied",
+    "AsyncCacheError",
+    "Batch",
+    "BufferFull",
+    "Cache",
+    "CacheAside",
+    "CacheHealth",
+    "CacheNotOpen",
+    "ConfigurationError",
+    "DatabaseUnavailable",
+    "DecodeError",
+    "Delete",
+    "DurabilityNotReached",
+    "EncodeError",
+    "Explanation",
+    "InvalidKey",
+    "LoadCancelled",
+    "LoadContext",
+    "LoadTimeout",
+    "MissReason",
+    "MissingExtra",
+    "MissingTTL",
+    "NextRead",
+    "Policy",
+    "Put",
+    "ReadThrough",
+    "Reason",
+    "SchemaMismatch",
+    "Sink",
+    "Source",
+    "Stats",
+    "StoreUnavailable",
+    "Unavailable",
+    "ValueTooLarge",
+    "WriteBehind",
+    "WriteRejected",
+    "WriteThrough",
+    "current_load",
+]

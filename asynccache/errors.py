@@ -10,6 +10,7 @@ AsyncCacheError
 ├── Unavailable
 │   ├── StoreUnavailable          Redis cannot be reached in time, or refuses
 │   └── DatabaseUnavailable       Postgres cannot be reached in time, or refuses
+├── LoadCancelled                 a load ended because something other than its callers cancelled it
 ├── LoadTimeout                   a load took longer than `load_timeout` (also a TimeoutError)
 ├── EncodeError                   a value that the codec cannot write
 │   └── ValueTooLarge             an encoded value above `max_value_bytes`
@@ -31,6 +32,7 @@ __all__ = [
     "DurabilityNotReached",
     "EncodeError",
     "InvalidKey",
+    "LoadCancelled",
     "LoadTimeout",
     "MissingExtra",
     "MissingTTL",
@@ -80,6 +82,10 @@ class StoreUnavailable(Unavailable):
 
 class DatabaseUnavailable(Unavailable):
     """Postgres could not be reached in time, or refused the command."""
+
+
+class LoadCancelled(AsyncCacheError):
+    """A load was cancelled, but not by its callers: the cache was closed, or the loader cancelled itself."""
 
 
 class LoadTimeout(AsyncCacheError, TimeoutError):

@@ -110,6 +110,21 @@ class Policy:
         """The same policy with another TTL; `None` leaves it."""
         return self if ttl is None else replace(self, ttl=ttl)
 
+    @property
+    def ttl_seconds(self) -> float:
+        """The TTL in seconds; 0 if there is none."""
+        return float(self.ttl or 0.0)  # type: ignore[arg-type]  # normalised when made
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds."""
+        return int(float(self.lease) * 1000)  # type: ignore[arg-type]  # normalised when made
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The longest a load may take, in seconds; None if it may take any time."""
+        return None if self.load_timeout is None else float(self.load_timeout)  # type: ignore[arg-type]  # the same
+
     def life_ms(self, *, found: bool = True, ttl: float | None = None) -> tuple[int, int]:
         """Draws one entry's life.
 
@@ -120,7 +135,7 @@ class Policy:
         Returns:
             Milliseconds until it is no longer fresh, and until it is gone. Both are 0 where nothing may be stored.
         """
-        base = float(ttl if ttl is not None else self.ttl or 0.0) if found else float(self.negative_ttl)  # type: ignore[arg-type]
+        base = (ttl or self.ttl_seconds) if found else (ttl or float(self.negative_ttl))  # type: ignore[arg-type]
         if base <= 0:
             return 0, 0
         fresh = max(1, int(base * 1000 * (1.0 - self.jitter * random.random())))  # noqa: S311 - spreads load

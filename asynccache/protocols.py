@@ -123,7 +123,7 @@ class Resource(Protocol):
     """A source or sink with a life of its own: opened and closed with the cache that uses it."""
 
     async def open(self) -> None:
-        """Connects and checks; called before the first use, and again (to no effect) by each strategy that shares it."""
+        """Connects and checks; called once by a cache, before the first use by any of its strategies."""
         ...
 
     async def aclose(self) -> None:

@@ -204,7 +204,7 @@ class Transition:
     reply: Reply
 
 
-def transition(cell: bytes | None, expires_ms: int, step: Step, now_ms: int) -> Transition:  # noqa: C901, PLR0911, PLR0912
+def transition(cell: bytes | None, expires_ms: int, step: Step, now_ms: int) -> Transition:
     """Carries out one step.
 
     Args:

@@ -11,13 +11,23 @@ import copy
 import enum
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 
-__all__ = ["Service", "ServiceHealth", "ServiceState", "Supervisor", "TaskOwner", "copy_error", "finish"]
+__all__ = [
+    "Service",
+    "ServiceHealth",
+    "ServiceState",
+    "Supervisor",
+    "TaskOwner",
+    "backoff",
+    "copy_error",
+    "finish",
+    "gather",
+]
 
 logger = logging.getLogger("asynccache")
 T = TypeVar("T")
@@ -239,6 +249,23 @@ def backoff(failures: int, base: float, cap: float) -> float:
     """
     longest = min(cap, base * 2.0 ** min(failures - 1, 30))
     return longest * (0.5 + 0.5 * random.random())  # noqa: S311 - spreads load
+
+
+async def gather(works: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all, in order. If one fails the others are cancelled, and its error is raised as it is."""
+    waiting = list(works)
+    if len(waiting) <= 1:
+        return [await work for work in waiting]
+
+    async def wait_for(work: Awaitable[T]) -> T:
+        return await work
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(wait_for(work)) for work in waiting]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def swallow(work: Awaitable[object], *errors: type[BaseException]) -> None:

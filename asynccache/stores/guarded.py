@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from asynccache.errors import StoreUnavailable
-from asynccache.steps import Bump, EndBump, EndWrite, Invalidate, Put, Reply, Step
-from asynccache.stores.redis import RedisStore, salt
+from asynccache.steps import BeginWrite, Bump, EndBump, EndWrite, Invalidate, Put, Reply, Step
+from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Argument, Script
 from asynccache.supervision import TaskOwner, backoff, logger
+from asynccache.tokens import new_salt
 
 __all__ = ["CircuitState", "GuardedStore"]
 
@@ -111,8 +112,8 @@ class GuardedStore:
         return answer
 
     async def apply(self, key: str, step: Step) -> Reply:
+        self._admit((key, step))
         try:
-            self._admit()
             reply = await self._inner.apply(key, step)
         except StoreUnavailable as error:
             self._failed(error, (key, step))
@@ -121,8 +122,8 @@ class GuardedStore:
         return reply
 
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[Reply]:
+        self._admit(*steps)
         try:
-            self._admit()
             replies = await self._inner.apply_many(steps)
         except StoreUnavailable as error:
             self._failed(error, *steps)
@@ -141,33 +142,40 @@ class GuardedStore:
         self._failures = 0
         return answer
 
-    def owe(self, key: str, step: Invalidate | Bump) -> None:
-        """Remembers a step to be carried out before anything is served again; the circuit opens until then."""
-        if self._overflowed:
-            return
-        self._journal[key] = step
-        if len(self._journal) > self._max_journal:
-            # One new generation of everything is as good as the keys, and bounded.
-            self._journal = {key: step for key, step in self._journal.items() if isinstance(step, Bump)}
-            self._overflowed = True
-            if len(self._journal) > self._max_journal:
-                self._journal.clear()
-        self._open()
-
-    def _admit(self) -> None:
+    def _admit(self, *steps: tuple[str, Step]) -> None:
         if self._state is not CircuitState.CLOSED:
+            for key, step in steps:
+                if not isinstance(step, BeginWrite):  # its end is what counts
+                    self._owe(key, step)
             raise StoreUnavailable(f"Redis: the circuit is {self._state.value}; a probe closes it once Redis answers")
 
     def _failed(self, error: StoreUnavailable, *steps: tuple[str, Step]) -> None:
         self._failures += 1
         for key, step in steps:
-            if isinstance(step, EndWrite | Invalidate | Put):
-                self.owe(key, Invalidate())
-            elif isinstance(step, Bump | EndBump):
-                self.owe(key, Bump(step.salt))
+            self._owe(key, step)
         if self._failures >= self._limit and self._state is CircuitState.CLOSED:
             logger.warning("circuit to Redis opened after %d failures in a row: %s", self._failures, error)
             self._open()
+
+    def _owe(self, key: str, step: Step) -> None:
+        """Remembers what must be carried out before anything is served again; the circuit opens until then."""
+        match step:
+            case BeginWrite(token) | EndWrite(token):
+                owed: Step = EndWrite(token)
+            case Invalidate() | Put():
+                owed = Invalidate()
+            case Bump() | EndBump():
+                owed = step
+            case _:
+                return
+        if self._overflowed:
+            return  # outdated with everything else
+        self._journal[key] = owed
+        if len(self._journal) > self._max_journal:
+            # Every entry carries this one generation: to bump it outdates all the keys and tags, and is bounded.
+            self._journal.clear()
+            self._overflowed = True
+        self._open()
 
     def _open(self) -> None:
         if self._state is CircuitState.CLOSED:
@@ -200,7 +208,7 @@ class GuardedStore:
             owed, self._journal = self._journal, {}
             steps = list(owed.items())
             if overflowed:
-                steps.append((self._everything, Bump(salt())))
+                steps.append((self._everything, Bump(new_salt())))
             try:
                 await self._inner.apply_many(steps)
             except BaseException:

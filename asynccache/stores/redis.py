@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
@@ -306,8 +305,3 @@ def _arguments(step: Step) -> tuple[Argument, ...]:
             return token, salt
         case _:
             assert_never(step)
-
-
-def salt() -> bytes:
-    """Four random bytes that keep two generations of the same microsecond apart."""
-    return random.randbytes(4)  # noqa: S311 - uniqueness, not secrecy

@@ -1,0 +1,87 @@
+"""What a codec is: how values of one type become bytes and come back as what they were."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from asynccache.codecs.compression import compress, decompress
+from asynccache.errors import ValueTooLarge
+
+__all__ = ["Codec", "Limits", "Packed"]
+
+V = TypeVar("V")
+
+
+class Packed(NamedTuple):
+    """An encoded value, and whether it is compressed."""
+
+    payload: bytes
+    compressed: bool
+
+
+class Limits(NamedTuple):
+    """Sizes in bytes: of a payload; from which it is compressed, if at all; and of what it may decompress to."""
+
+    max_value_bytes: int
+    compress_above: int | None
+    max_decompressed_bytes: int
+
+
+class Codec(ABC, Generic[V]):
+    """Encodes values of one type.
+
+    Attributes:
+        id: number of the format on the wire.
+        type: what values are.
+        fingerprint: eight bytes that change with the shape of the type, the same in every process.
+    """
+
+    id: int
+
+    def __init__(self, type_: Any, fingerprint: bytes, limits: Limits) -> None:
+        self.type = type_
+        self.fingerprint = fingerprint
+        self._limits = limits
+
+    @abstractmethod
+    def encode(self, value: V) -> bytes:
+        """The value as bytes; `EncodeError` if it is not of this type."""
+
+    @abstractmethod
+    def decode(self, payload: bytes) -> V:
+        """The value again; `DecodeError` for anything that `encode` did not make."""
+
+    def pack(self, value: V) -> Packed:
+        """Encodes a value for the wire.
+
+        Raises:
+            EncodeError: it is not of this type, or holds what cannot be encoded.
+            ValueTooLarge: it is above `max_value_bytes`.
+        """
+        payload = self.encode(value)
+        limits = self._limits
+        compressed = False
+        if limits.compress_above is not None and len(payload) > limits.compress_above:
+            smaller = compress(payload)
+            if len(smaller) < len(payload):
+                payload, compressed = smaller, True
+        if len(payload) > limits.max_value_bytes:
+            raise ValueTooLarge(
+                f"a value of type {type(value).__name__} takes {len(payload):,} bytes, above max_value_bytes="
+                f"{limits.max_value_bytes:,}: cache less of it, raise the limit, or set compress_above"
+            )
+        return Packed(payload, compressed)
+
+    def unpack(self, payload: bytes, compressed: bool) -> V:
+        """Decodes what `pack` made.
+
+        Raises:
+            DecodeError: it did not make this, or another type's codec did.
+        """
+        if compressed:
+            payload = decompress(payload, self._limits.max_decompressed_bytes)
+        return self.decode(payload)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.type!r})"

@@ -1,0 +1,34 @@
+"""Probabilistic early refresh (XFetch): one reader refreshes a value shortly before it expires.
+
+The probability grows towards expiry, and with the time a load takes, so that of many readers one is likely to begin in
+time for the rest never to see a miss. Vattani, Chierichetti, Lowenstein: "Optimal Probabilistic Cache Stampede
+Prevention", VLDB 2015: refresh if `now - delta * beta * ln(rand()) >= expiry`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+__all__ = ["should_refresh"]
+
+# -ln of the smallest number above 0 that random() returns: further from expiry than this, no draw can say yes.
+_LARGEST_DRAW: Final = 53 * math.log(2)
+
+
+def should_refresh(now_ms: float, fresh_until_ms: float, cost_ms: float, beta: float) -> bool:
+    """Whether this reader should refresh the value now.
+
+    Args:
+        now_ms: the time, in milliseconds.
+        fresh_until_ms: when the value expires, on the same clock.
+        cost_ms: how long its last load took, in milliseconds.
+        beta: above 1 favours earlier refreshes, below 1 later ones; 0 none.
+    """
+    scale = cost_ms * beta
+    remaining = fresh_until_ms - now_ms
+    if remaining > scale * _LARGEST_DRAW:
+        return False
+    draw = 1.0 - random.random()  # noqa: S311 - spreads load; in (0, 1], so that the logarithm exists
+    return -scale * math.log(draw) >= remaining

@@ -1,0 +1,132 @@
+"""One load for all callers of this process who ask for the same key while it is under way.
+
+A load belongs to nobody's request: it runs in a task of its own, in a copy of the context of the caller who started it.
+A cancelled caller leaves the others alone; when the last one leaves, the load is cancelled.
+
+Who may join. A load that began before a call did may have read the database before a write that this caller knows to
+have ended; to share its result would be a stale read although no cache is involved. So a caller joins a flight only if
+
+    (a) the flight's load has not begun, or began after the call: it will see all that the caller could know of; or
+    (b) the cell, as this caller read it, still holds the flight's token: then no write of that key has begun
+        since the token was put there, which was before the load.
+
+The interleaving that needs (a) and (b): a flight loads; another process writes, and ends its write (the token is gone);
+a caller here starts, misses, finds the flight by its key alone, and would get the row from before the write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+from asynccache.errors import LoadCancelled
+from asynccache.supervision import TaskOwner, copy_error
+
+__all__ = ["Flight", "SingleFlight"]
+
+T = TypeVar("T")
+
+
+class Flight(Generic[T]):
+    """One load and those who wait for it."""
+
+    __slots__ = ("_flights", "_waiters", "begun", "key", "task", "token")
+
+    def __init__(self, flights: SingleFlight[T], key: Hashable) -> None:
+        self._flights = flights
+        self._waiters: set[asyncio.Future[T]] = set()
+        self.key = key
+        self.begun: int | None = None
+        self.token: bytes | None = None
+        self.task: asyncio.Task[T] | None = None
+
+    def begin(self) -> None:
+        """To be called right before the database is asked."""
+        self.begun = self._flights.tick()
+
+    def joinable(self, since: int, token: bytes | None) -> bool:
+        """Whether a call that started at `since` and read `token` in the cell may share the result."""
+        return self.begun is None or self.begun > since or (token is not None and token == self.token)
+
+    async def join(self) -> T:
+        """Waits for the result.
+
+        Raises:
+            LoadCancelled: the load was cancelled, but not by its callers.
+            Exception: whatever the load raised, as an exception of this caller's own.
+        """
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            return await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if not self._waiters and self.task is not None and not self.task.done() and not self._flights.keep:
+                self._flights.remove(self)  # nobody may join what is being cancelled
+                self.task.cancel()
+
+    def land(self, task: asyncio.Task[T]) -> None:
+        """Hands the result to all who wait."""
+        self._flights.remove(self)
+        waiting = [waiter for waiter in self._waiters if not waiter.done()]
+        if task.cancelled():
+            for waiter in waiting:
+                waiter.set_exception(LoadCancelled(f"the load of {self.key!r} was cancelled"))
+        elif (error := task.exception()) is not None:
+            for at, waiter in enumerate(waiting):
+                waiter.set_exception(copy_error(error) if at else error)
+        else:
+            for waiter in waiting:
+                waiter.set_result(task.result())
+
+
+class SingleFlight(Generic[T]):
+    """The flights of one process.
+
+    Args:
+        owner: owns their tasks.
+        keep: lets a load go on after its last caller has left, for those who come later.
+    """
+
+    def __init__(self, owner: TaskOwner, *, keep: bool = False) -> None:
+        self.keep = keep
+        self._owner = owner
+        self._flights: dict[Hashable, list[Flight[T]]] = {}
+        self._now = 0
+
+    @property
+    def now(self) -> int:
+        """Orders calls and loads: a load whose `begun` is above this began after the call that read it."""
+        return self._now
+
+    def tick(self) -> int:
+        """The next moment."""
+        self._now += 1
+        return self._now
+
+    def __len__(self) -> int:
+        return sum(map(len, self._flights.values()))
+
+    def find(self, key: Hashable, since: int, token: bytes | None) -> Flight[T] | None:
+        """The youngest flight of this key that the call may join, if there is one."""
+        for flight in reversed(self._flights.get(key, ())):
+            if flight.joinable(since, token):
+                return flight
+        return None
+
+    def start(self, key: Hashable, load: Callable[[Flight[T]], Coroutine[Any, Any, T]]) -> Flight[T]:
+        """Starts a flight; the caller is to `join` it at once."""
+        flight = Flight(self, key)
+        flight.task = self._owner.start(load(flight), handled=True)
+        flight.task.add_done_callback(flight.land)
+        self._flights.setdefault(key, []).append(flight)
+        return flight
+
+    def remove(self, flight: Flight[T]) -> None:
+        """Lets nobody join this flight any more."""
+        flights = self._flights.get(flight.key)
+        if flights is not None and flight in flights:
+            flights.remove(flight)
+            if not flights:
+                del self._flights[flight.key]

@@ -1,0 +1,112 @@
+"""Cache-aside: the application loads, and the application writes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from asynccache.policy import Duration, Policy
+from asynccache.protocols import KeyValue
+from asynccache.strategies.base import Strategy, Tags, found_only, loader_for
+from asynccache.strategies.runtime import Host
+from asynccache.strategies.writing import Update
+
+__all__ = ["CacheAside"]
+
+V = TypeVar("V")
+
+
+class CacheAside(Strategy[V]):
+    """A cache beside the database: reads load what is missing, writes tell the cache what they change.
+
+    Args:
+        cache: the cache, or a namespace of it.
+        name: names the entity in keys.
+        ttl: how long an entry is fresh; over the policy's, over the cache's.
+        policy: how entries live and are loaded; over the cache's.
+        type: what values are (dataclass, Struct, pydantic model, TypedDict, or any msgspec type); they come back as
+            that. None takes any value and remembers its type.
+        tags: tags of the entries, or a function of the key value.
+
+    Raises:
+        MissingTTL: there is no TTL here nor in the cache.
+        ConfigurationError: another argument cannot work.
+    """
+
+    @overload
+    def __init__(
+        self,
+        cache: Host,
+        name: str,
+        *,
+        type: type[V],
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: CacheAside[Any],
+        cache: Host,
+        name: str,
+        *,
+        type: Any = None,
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+    ) -> None: ...
+    def __init__(
+        self,
+        cache: Host,
+        name: str,
+        *,
+        type: Any = None,
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+    ) -> None:
+        super().__init__(cache, name, ttl=ttl, policy=policy, type=type, tags=tags)
+
+    async def get(
+        self, key: KeyValue, load: Callable[..., Awaitable[V | None]], *, ttl: Duration | None = None
+    ) -> V | None:
+        """The value of one entity.
+
+        Args:
+            key: what addresses it.
+            load: `async def load(key)`, called if it is not cached; with a parameter `ctx` it is told of its chances.
+            ttl: how long the entry is fresh, if it is loaded now.
+
+        Returns:
+            The value; None if the loader says that it does not exist.
+
+        Raises:
+            InvalidKey: the value cannot be part of a key.
+            LoadTimeout: loading took longer than the policy allows.
+            Whatever `load` raises.
+        """
+        return await self._get(key, loader_for(load, key), ttl)
+
+    async def get_many(self, keys: Iterable[Any], load: Callable[..., Awaitable[V | None]]) -> dict[Any, V]:
+        """The values of many entities, by key; what does not exist is left out. Hits cost one call to Redis."""
+        return found_only(await self._get_many(keys, lambda key: loader_for(load, key)))
+
+    async def refresh(self, key: KeyValue, load: Callable[..., Awaitable[V | None]]) -> V | None:
+        """Loads now, whatever is cached."""
+        return await self._refresh(key, loader_for(load, key))
+
+    def updating(self, *keys: KeyValue, tags: Iterable[str] = ()) -> Update:
+        """Wraps a write: `async with users.updating(42): await db.execute("UPDATE ...")`.
+
+        While inside, other readers go to the database; after it, nobody reads anything older from the cache, whatever
+        was being loaded meanwhile. If the body raises, the entries are emptied all the same.
+
+        Args:
+            keys: the entities that the body changes.
+            tags: tags to invalidate: lists and aggregates that the change may touch.
+
+        Raises:
+            StoreUnavailable: Redis cannot be told (with `on_outage="refuse"`); the body has not run.
+        """
+        self._runtime.check()
+        return self._update(keys, tags)

@@ -1,0 +1,113 @@
+"""How a loader is called, and what it may say about its result."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeAlias, TypeVar
+
+from asynccache.policy import Duration, seconds
+
+__all__ = ["Load", "LoadContext", "bind_loader", "current_load"]
+
+V = TypeVar("V")
+
+
+class LoadContext:
+    """What a loader may say about the value it is about to return.
+
+    A loader with a parameter named `ctx` is given it; any other code below a load, such as a decorated function, asks
+    `current_load()`.
+
+    Attributes:
+        key: the key in Redis.
+        refresh: an older value is at hand and is being served meanwhile.
+    """
+
+    def __init__(self, key: str, *, refresh: bool = False) -> None:
+        self.key = key
+        self.refresh = refresh
+        self._stored = True
+        self._ttl: float | None = None
+        self._negative_ttl: float | None = None
+        self._tags: tuple[str, ...] = ()
+
+    def skip(self) -> None:
+        """Serves the value and does not store it."""
+        self._stored = False
+
+    def ttl(self, ttl: Duration) -> None:
+        """Gives this value a TTL of its own."""
+        self._ttl = seconds(ttl, "ttl", least=0.001, zero=False)
+
+    def not_found(self, ttl: Duration) -> None:
+        """Remembers "not found" for this long, if the loader returns None."""
+        self._negative_ttl = seconds(ttl, "ttl", least=0.001, zero=False)
+
+    def tags(self, tags: Iterable[str]) -> None:
+        """Adds tags known only from the value. If one of them is invalidated during the load, it is not stored."""
+        names = (tags,) if isinstance(tags, str) else tuple(tags)
+        self._tags = (*self._tags, *names)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the value may be stored."""
+        return self._stored
+
+    @property
+    def own_ttl(self) -> float | None:
+        """The TTL given to this value, in seconds."""
+        return self._ttl
+
+    @property
+    def own_negative_ttl(self) -> float | None:
+        """How long "not found" is remembered, in seconds, if the loader said so."""
+        return self._negative_ttl
+
+    @property
+    def late_tags(self) -> tuple[str, ...]:
+        """Tags added by the loader."""
+        return self._tags
+
+    def __repr__(self) -> str:
+        return f"LoadContext({self.key!r}, refresh={self.refresh})"
+
+
+Load: TypeAlias = Callable[[LoadContext], Awaitable[V | None]]
+"""A loader as the read path calls it."""
+
+_current: ContextVar[LoadContext | None] = ContextVar("asynccache_load", default=None)
+
+
+def current_load() -> LoadContext | None:
+    """The load that this code runs in; None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def loading(context: LoadContext) -> Generator[None]:
+    """Makes `context` the current load."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def bind_loader(load: Callable[..., Awaitable[V | None]], *args: Any) -> Load[V]:
+    """Makes a loader of a user's function and its arguments; hands it the context if it has a parameter `ctx`."""
+
+    def bound(context: LoadContext) -> Awaitable[V | None]:
+        # Looked up here and not when bound: a hit never needs to know.
+        return load(*args, ctx=context) if _takes_context(load) else load(*args)
+
+    return bound
+
+
+def _takes_context(load: Callable[..., Any]) -> bool:
+    try:
+        return "ctx" in inspect.signature(load).parameters
+    except (TypeError, ValueError):  # a builtin
+        return False

@@ -1,0 +1,357 @@
+"""The read path that all strategies share: look, wait or load, fill.
+
+Invariant: what a call returns is never older than a write that had ended when the call began, and nothing older than an
+ended write is left in the store. The steps that hold it are in `steps.py` (fills need a token that every write takes
+away) and `single_flight.py` (who may share a load); here they are put in order:
+
+    look     read the cell and the generations of its tags in one call; serve what is fresh
+    refresh  serve what is stale, or what XFetch picks, while one reader of all processes loads
+    join     share a load of this process that is young enough
+    acquire  take the lease; whoever has it loads and fills; the others wait for the key to change
+    bypass   while a writer is in flight, when the wait is over, or without Redis: load, and do not fill
+
+A crash of the reader leaves a lease, which expires; a cancelled or failed load gives it back at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from asynccache.clock import SYSTEM_CLOCK, Clock
+from asynccache.entry import is_generation
+from asynccache.errors import StoreUnavailable
+from asynccache.events import Counters, MissReason
+from asynccache.keys import KeySpace
+from asynccache.stampede.early_refresh import should_refresh
+from asynccache.stampede.lease import WaitingRoom
+from asynccache.stampede.single_flight import Flight, SingleFlight
+from asynccache.steps import Acquire, Ensure, Outcome, Refresh
+from asynccache.stores.base import Store
+from asynccache.strategies.filling import Filler, Filling, Loaded
+from asynccache.strategies.loading import Load
+from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Recipe, Verdict, judge, storable
+from asynccache.supervision import TaskOwner, gather
+from asynccache.tokens import new_salt, new_token
+
+__all__ = ["MISSING", "Missing", "Question", "Reader"]
+
+V = TypeVar("V")
+
+_PATIENCE: Final = 3
+"""How many leases a caller without a `load_timeout` waits for another process before it loads by itself."""
+
+
+class Missing:
+    """The type of MISSING."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+"""Nothing is cached, and there was no loader: not the same as a remembered "not found", which is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[V]):
+    """What one read asks for.
+
+    Attributes:
+        key: the cell.
+        generations: keys of the generations that its entry carries, as far as they are known from the call.
+        recipe: the kind of entry.
+        load: loads it; None only looks.
+    """
+
+    key: str
+    generations: tuple[str, ...]
+    recipe: Recipe[V]
+    load: Load[V] | None
+
+
+class Reader:
+    """Reads entries of all kinds from one store.
+
+    Args:
+        store: holds the cells.
+        space: names them.
+        counters: counts.
+        max_concurrent_loads: most loads at once that no lease bounds, and most refreshes at once.
+        keep_loads: lets a load go on after its last caller was cancelled.
+        clock: reads time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        space: KeySpace,
+        counters: Counters,
+        *,
+        max_concurrent_loads: int = 64,
+        keep_loads: bool = False,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._store = store
+        self._count = counters
+        self._clock = clock
+        self._owner = TaskOwner("loads")
+        self._flights: SingleFlight[Loaded[Any] | None] = SingleFlight(self._owner, keep=keep_loads)
+        self._room = WaitingRoom()
+        self._unleased = asyncio.Semaphore(max_concurrent_loads)
+        self._refreshing: set[str] = set()
+        self._max_refreshes = max_concurrent_loads
+        self._filler = Filler(store, space, counters, self._owner, clock)
+
+    @property
+    def room(self) -> WaitingRoom:
+        """Where callers wait for keys to change; whoever sees a change wakes them."""
+        return self._room
+
+    async def aclose(self) -> None:
+        """Cancels loads and refreshes."""
+        await self._owner.aclose()
+
+    async def get(self, question: Question[V]) -> V | Missing | None:
+        """Answers one read.
+
+        Returns:
+            The value; None if it does not exist; MISSING if nothing is cached and there is no loader.
+
+        Raises:
+            LoadTimeout, LoadCancelled, and whatever the loader raises.
+        """
+        since = self._flights.now
+        verdict = await self._look(question)
+        if isinstance(verdict, Hit):
+            return self._serve(question, verdict)
+        self._missed(verdict)
+        answer = await self._resolve(question, verdict, since)
+        return answer  # noqa: RET504 - returned at once, mypy infers another V
+
+    async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
+        """Answers many reads; one call to the store finds all hits."""
+        since = self._flights.now
+        verdicts = await self._look_many(questions)
+        answers: list[V | Missing | None] = [MISSING] * len(questions)
+        misses: list[tuple[int, Miss]] = []
+        for at, verdict in enumerate(verdicts):
+            if isinstance(verdict, Hit):
+                answers[at] = self._serve(questions[at], verdict)
+                continue
+            self._missed(verdict)
+            if questions[at].load is not None:
+                misses.append((at, verdict))
+
+        async def resolve(at: int, miss: Miss) -> None:
+            answers[at] = await self._resolve(questions[at], miss, since)
+
+        await gather(resolve(at, miss) for at, miss in misses)
+        return answers
+
+    async def refresh(self, question: Question[V]) -> V | None:
+        """Loads now, whatever is cached, and stores the result if no write or other load comes in between."""
+        assert question.load is not None  # noqa: S101 - for the type checker; the callers all have one
+        token, lease_ms = new_token(), question.recipe.policy.lease_ms
+        leased: int | None = None
+        generations: Mapping[str, bytes | None] = {}
+        try:
+            raw, generations = await self._read(question)
+            verdict = judge(raw, generations, question.recipe, self._store.now_ms())
+            if isinstance(verdict, Hit):
+                reply = await self._store.apply(question.key, Refresh(token, lease_ms, verdict.entry.id))
+            else:
+                dead = verdict.dead if isinstance(verdict, Miss) else b""
+                reply, generations = await self._acquire(question, token, dead, generations)
+            if reply.outcome is Outcome.LEASED and storable(generations):
+                leased = reply.now_ms
+        except StoreUnavailable:
+            self._count.store_failures += 1
+        filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=True)
+        loaded = await self._filler.run(filling)
+        return loaded.value
+
+    # -- looking
+
+    async def _read(self, question: Question[Any]) -> tuple[bytes | None, dict[str, bytes | None]]:
+        found = await self._store.read((question.key, *question.generations))
+        return found[0], dict(zip(question.generations, found[1:], strict=True))
+
+    async def _look(self, question: Question[V]) -> Verdict[V]:
+        try:
+            raw, generations = await self._read(question)
+            verdict = judge(raw, generations, question.recipe, self._store.now_ms())
+            if isinstance(verdict, MissingGenerations):
+                verdict = await self._judge_again(question, raw, generations, verdict)
+        except StoreUnavailable:
+            self._count.store_failures += 1
+            return Miss(MissReason.UNAVAILABLE)
+        return replace(verdict, generations=generations) if isinstance(verdict, Miss) else verdict
+
+    async def _look_many(self, questions: Sequence[Question[V]]) -> list[Verdict[V]]:
+        keys = [key for question in questions for key in (question.key, *question.generations)]
+        try:
+            unique = list(dict.fromkeys(keys))
+            found = dict(zip(unique, await self._store.read(unique), strict=True)) if unique else {}
+            now = self._store.now_ms()
+            verdicts: list[Verdict[V]] = []
+            for question in questions:
+                raw, generations = found[question.key], {key: found[key] for key in question.generations}
+                verdict = judge(raw, generations, question.recipe, now)
+                if isinstance(verdict, MissingGenerations):
+                    verdict = await self._judge_again(question, raw, generations, verdict)
+                if isinstance(verdict, Miss):
+                    verdict = replace(verdict, generations=generations)
+                verdicts.append(verdict)
+        except StoreUnavailable:
+            self._count.store_failures += 1
+            return [Miss(MissReason.UNAVAILABLE)] * len(questions)
+        return verdicts
+
+    async def _judge_again(
+        self,
+        question: Question[V],
+        raw: bytes | None,
+        generations: Mapping[str, bytes | None],
+        missing: MissingGenerations,
+    ) -> Verdict[V]:
+        more = dict(zip(missing.keys, await self._store.read(missing.keys), strict=True))
+        verdict = judge(raw, {**more, **generations}, question.recipe, self._store.now_ms())
+        return Miss(MissReason.OUTDATED) if isinstance(verdict, MissingGenerations) else verdict
+
+    # -- serving
+
+    def _serve(self, question: Question[V], hit: Hit[V]) -> V | None:
+        if hit.stale:
+            self._count.stale_hits += 1
+        else:
+            self._count.hits += 1
+        if question.load is not None and self._due(question, hit):
+            self._refreshing.add(question.key)
+            self._owner.start(self._refresh_behind(question, hit))
+        return hit.value
+
+    def _due(self, question: Question[Any], hit: Hit[Any]) -> bool:
+        entry, now = hit.entry, self._store.now_ms()
+        early = question.recipe.policy.early
+        return (
+            (hit.stale or (early > 0 and should_refresh(now, entry.fresh_until, entry.cost_us / 1000, early)))
+            and entry.refresh_until <= now
+            and question.key not in self._refreshing
+            and len(self._refreshing) < self._max_refreshes
+        )
+
+    async def _refresh_behind(self, question: Question[V], hit: Hit[V]) -> None:
+        assert question.load is not None  # noqa: S101 - for the type checker
+        token = new_token()
+        try:
+            # The generations must be those from before the load, and may be newer than the hit's.
+            _, generations = await self._read(question)
+            reply = await self._store.apply(question.key, Refresh(token, question.recipe.policy.lease_ms, hit.entry.id))
+            if reply.outcome is not Outcome.LEASED:
+                return
+            leased = reply.now_ms if storable(generations) else None
+            self._count.refreshes += 1
+            filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=True)
+            await self._filler.run(filling)
+        except StoreUnavailable:
+            self._count.store_failures += 1
+        except Exception:  # noqa: BLE001 - counted by the filler; the old value goes on being served
+            return
+        finally:
+            self._refreshing.discard(question.key)
+
+    # -- missing
+
+    def _missed(self, miss: Miss) -> None:
+        self._count.misses += 1
+        if miss.reason is MissReason.UNREADABLE:
+            self._count.unreadable += 1
+
+    async def _resolve(self, question: Question[V], miss: Miss, since: int) -> V | Missing | None:
+        if question.load is None:
+            return MISSING
+        flight_key = (question.key, question.recipe.codec.fingerprint)
+        policy = question.recipe.policy
+        patience = policy.timeout_seconds or _PATIENCE * policy.lease_ms / 1000
+        deadline: float | None = None
+        attempt = 0
+        while True:
+            flight = self._flights.find(flight_key, since, miss.lease)
+            started = flight is None
+            if flight is None:
+                waited = False
+                if miss.reason is MissReason.LEASED:
+                    now = self._clock.monotonic()
+                    if deadline is None:
+                        deadline = now + patience
+                        self._count.waits += 1
+                    waited = now >= deadline
+                    if not waited:
+                        await self._room.wait(question.key, attempt)
+                        attempt += 1
+                        verdict = await self._look(question)
+                        if isinstance(verdict, Hit):
+                            return verdict.value
+                        miss = verdict
+                        continue
+                bypass = waited or miss.reason in {MissReason.WRITING, MissReason.UNAVAILABLE}
+                flight = self._flights.start(flight_key, partial(self._fly, question, miss, bypass))
+            else:
+                self._count.joins += 1
+            loaded = await flight.join()
+            if loaded is not None:
+                return loaded.value if started else loaded.copy(question.recipe.codec)
+            verdict = await self._look(question)
+            if isinstance(verdict, Hit):
+                return verdict.value
+            miss = verdict
+
+    async def _fly(
+        self, question: Question[V], miss: Miss, bypass: bool, flight: Flight[Loaded[Any] | None]
+    ) -> Loaded[V] | None:
+        """One load of this process; None if another reader got in between, so that the callers must look again."""
+        assert question.load is not None  # noqa: S101 - for the type checker
+        token = new_token()
+        leased: int | None = None
+        # Seen before the load, as an entry's generations must be.
+        generations = miss.generations
+        if not bypass and not any(raw is not None and not is_generation(raw) for raw in generations.values()):
+            try:
+                reply, generations = await self._acquire(question, token, miss.dead, generations)
+            except StoreUnavailable:
+                self._count.store_failures += 1
+            except asyncio.CancelledError:
+                self._filler.release_later(question.key, token)  # it may have been acquired
+                raise
+            else:
+                if reply.outcome in {Outcome.HELD, Outcome.VALUE}:
+                    return None
+                if reply.outcome is Outcome.LEASED:
+                    flight.token = token
+                    if storable(generations):
+                        leased = reply.now_ms
+                    else:
+                        self._filler.release_later(question.key, token)
+        filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=False)
+        if leased is not None:
+            return await self._filler.run(filling, flight.begin)
+        async with self._unleased:
+            self._count.bypasses += 1
+            return await self._filler.run(filling, flight.begin)
+
+    async def _acquire(
+        self, question: Question[Any], token: bytes, dead: bytes, generations: Mapping[str, bytes | None]
+    ) -> tuple[Any, dict[str, bytes | None]]:
+        """Takes the lease, and in the same call makes generations that are missing."""
+        absent = [key for key, raw in generations.items() if raw is None]
+        acquire = (question.key, Acquire(token, question.recipe.policy.lease_ms, dead))
+        if not absent:
+            return await self._store.apply(*acquire), dict(generations)
+        reply, *made = await self._store.apply_many([acquire, *((key, Ensure(new_salt())) for key in absent)])
+        return reply, {**generations, **{key: made[at].cell for at, key in enumerate(absent)}}

@@ -1,0 +1,210 @@
+"""The parts of one open cache, wired once and handed to its strategies."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from asynccache.clock import Clock
+from asynccache.codecs import Codec, codec_for
+from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
+from asynccache.events import Counters
+from asynccache.keys import KeySpace
+from asynccache.policy import Duration, Policy, effective_policy
+from asynccache.protocols import Resource
+from asynccache.steps import Ensure
+from asynccache.stores.base import Store
+from asynccache.stores.guarded import GuardedStore
+from asynccache.strategies.reading import Reader
+from asynccache.strategies.writing import Writer
+from asynccache.supervision import Service, Supervisor
+from asynccache.tokens import new_salt
+
+__all__ = ["Closable", "Host", "Runtime", "RuntimeState"]
+
+
+class RuntimeState(enum.Enum):
+    """Whether the cache may be used."""
+
+    NEW = "not open yet"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Closable(Protocol):
+    """A strategy with something to finish before the cache closes."""
+
+    async def aclose(self) -> None:
+        """Finishes it."""
+        ...
+
+
+class Runtime:
+    """What strategies work with.
+
+    Attributes:
+        space: names keys.
+        store: holds cells.
+        reader: reads them.
+        writer: changes them.
+        counters: counts.
+        clock: reads time.
+        supervisor: runs services.
+        background: whether this process runs services such as flushers.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: KeySpace,
+        store: Store,
+        reader: Reader,
+        writer: Writer,
+        counters: Counters,
+        clock: Clock,
+        supervisor: Supervisor,
+        policy: Policy | None,
+        max_value_bytes: int,
+        compress_above: int | None,
+        background: bool,
+    ) -> None:
+        self.space = space
+        self.store = store
+        self.reader = reader
+        self.writer = writer
+        self.counters = counters
+        self.clock = clock
+        self.supervisor = supervisor
+        self.background = background
+        self.state = RuntimeState.NEW
+        self._policy = policy
+        self._max_value_bytes = max_value_bytes
+        self._compress_above = compress_above
+        self._pid = 0
+        self._resources: list[Resource] = []
+        self._adopted: list[object] = []
+        self._opening: dict[int, asyncio.Lock] = {}
+        self._services: list[Service] = []
+        self._closables: list[Closable] = []
+
+    # -- making entries
+
+    def codec(self, type_: Any) -> Codec[Any]:
+        """The codec for values of this type, with the cache's limits."""
+        return codec_for(type_, max_value_bytes=self._max_value_bytes, compress_above=self._compress_above)
+
+    def policy(self, where: str, policy: Policy | None, ttl: Duration | None) -> Policy:
+        """The strategy's policy over the cache's; `MissingTTL` if none has a TTL."""
+        return effective_policy(where, policy, self._policy, ttl=ttl)
+
+    def generations(self, tags: Iterable[str] = ()) -> tuple[str, ...]:
+        """Keys of the generations that an entry with these tags carries: the namespaces', and each tag's."""
+        return (*self.space.own_generations(), *(self.space.generation(tag) for tag in tags))
+
+    async def generations_now(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """What the generations are; missing ones are made. All None without the store."""
+        try:
+            found = dict(zip(keys, await self.store.read(keys), strict=True))
+            absent = [key for key, raw in found.items() if raw is None]
+            if absent:
+                made = await self.store.apply_many([(key, Ensure(new_salt())) for key in absent])
+                found.update(zip(absent, (reply.cell for reply in made), strict=True))
+        except StoreUnavailable:
+            self.counters.store_failures += 1
+            return dict.fromkeys(keys)
+        return found
+
+    # -- life
+
+    def check(self) -> None:
+        """Raises `CacheNotOpen` unless the cache may be used here and now."""
+        if self.state is not RuntimeState.OPEN or self._pid != os.getpid():
+            raise self.refusal()
+
+    def refusal(self) -> CacheNotOpen:
+        """Why the cache may not be used."""
+        if self.state is RuntimeState.OPEN:
+            return CacheNotOpen(
+                "this cache was opened in a parent process: connections do not survive a fork; open it in the child"
+            )
+        return CacheNotOpen(f"the cache is {self.state.value}: use it inside `async with cache:` or its lifespan")
+
+    async def start(self) -> None:
+        """Opens the store and what was added before."""
+        await self.store.open()
+        self._pid = os.getpid()
+        self.state = RuntimeState.OPEN
+        await self.use(*self._adopted)
+        for service in self._services:
+            self.supervisor.start(service)
+
+    async def stop(self) -> None:
+        """Finishes strategies, stops services, and gives back what was opened; goes on after a failure and raises the
+        first at the end."""
+        self.state = RuntimeState.CLOSING
+        errors: list[Exception] = []
+
+        async def attempt(parts: Sequence[Any]) -> None:
+            for part in parts:
+                try:
+                    await part.aclose()
+                except Exception as error:  # noqa: BLE001 - raised at the end
+                    errors.append(error)
+
+        try:
+            await attempt(self._closables)
+            await attempt((self.supervisor, self.reader, self.writer, *reversed(self._resources), self.store))
+        finally:
+            self._resources.clear()
+            self.state = RuntimeState.CLOSED
+        if errors:
+            raise errors[0]
+
+    def adopt(self, *parts: object) -> None:
+        """Opens these sources and sinks with the cache; what comes after that is opened at its first use."""
+        self._adopted += [part for part in parts if all(part is not known for known in self._adopted)]
+
+    async def use(self, *parts: object) -> None:
+        """Opens sources and sinks that have a life of their own, each once; they are closed with the cache."""
+        for part in parts:
+            if not isinstance(part, Resource):
+                continue
+            async with self._opening.setdefault(id(part), asyncio.Lock()):
+                if any(part is resource for resource in self._resources):
+                    continue
+                await part.open()
+                self._resources.append(part)
+
+    def serve(self, service: Service) -> None:
+        """Runs a service while the cache is open, if this process runs services."""
+        if not self.background:
+            return
+        if any(service.name == other.name for other in self._services):
+            raise ConfigurationError(
+                f"there is a {service.name!r} already: give each write-behind strategy its own name"
+            )
+        self._services.append(service)
+        if self.state is RuntimeState.OPEN:
+            self.supervisor.start(service)
+
+    def on_close(self, closable: Closable) -> None:
+        """Finishes this before the cache closes."""
+        self._closables.append(closable)
+
+    @property
+    def guard(self) -> GuardedStore | None:
+        """The store's circuit breaker, if it is one that has it."""
+        return self.store if isinstance(self.store, GuardedStore) else None
+
+
+class Host(Protocol):
+    """Whatever has a runtime: a `Cache`, or a namespace of one."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """The parts."""
+        ...

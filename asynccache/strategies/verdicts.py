@@ -1,0 +1,110 @@
+"""What a read makes of a cell: serve it, or why not. Pure: no I/O, no time of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
+
+from asynccache.codecs import Codec
+from asynccache.entry import TOKEN_BYTES, Lease, Value, Writing, is_generation, parse_cell
+from asynccache.errors import DecodeError
+from asynccache.events import MissReason
+from asynccache.policy import Policy
+
+__all__ = ["Hit", "Miss", "MissingGenerations", "Recipe", "Verdict", "judge"]
+
+V = TypeVar("V")
+_ID_AT = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe(Generic[V]):
+    """How one kind of entry is stored and loaded."""
+
+    name: str
+    codec: Codec[V]
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Generic[V]):
+    """A value to serve; None is a remembered "not found"."""
+
+    value: V | None
+    entry: Value
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why nothing can be served.
+
+    Attributes:
+        reason: why.
+        dead: id of a value that stands there and must not be served; empty if none does.
+        lease: token of the reader that may fill the cell; None if nobody holds it.
+        generations: what the read found under the keys of generations that it asked for.
+    """
+
+    reason: MissReason
+    dead: bytes = b""
+    lease: bytes | None = None
+    generations: Mapping[str, bytes | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingGenerations:
+    """The entry carries tags that were not read with it; read them, and judge again."""
+
+    keys: tuple[str, ...]
+
+
+Verdict: TypeAlias = Hit[V] | Miss
+
+
+def judge(
+    raw: bytes | None, generations: Mapping[str, bytes | None], recipe: Recipe[V], now_ms: int
+) -> Verdict[V] | MissingGenerations:
+    """Decides about one cell.
+
+    Args:
+        raw: the cell.
+        generations: what stands under the keys of generations, read with the cell or after it.
+        recipe: the kind of entry expected.
+        now_ms: the store's clock.
+    """
+    if raw is None:
+        return Miss(MissReason.EMPTY)
+    cell = parse_cell(raw)
+    if isinstance(cell, Value):
+        if cell.dead_after <= now_ms:
+            return Miss(MissReason.EXPIRED, cell.id)
+        for key, generation in cell.tags:
+            if key not in generations:
+                return MissingGenerations(tuple(name for name, _ in cell.tags))
+            if generations[key] != generation:
+                return Miss(MissReason.OUTDATED, cell.id)
+        if len(cell.tags) < len(generations):
+            # Stored by code that did not give it all the tags this reader relies on.
+            return Miss(MissReason.OUTDATED, cell.id)
+        codec = recipe.codec
+        if cell.not_found:
+            return Hit(None, cell, False)
+        if cell.codec != codec.id or cell.fingerprint != codec.fingerprint:
+            return Miss(MissReason.UNREADABLE, cell.id)
+        try:
+            value = codec.unpack(cell.payload, cell.compressed)
+        except DecodeError:
+            return Miss(MissReason.UNREADABLE, cell.id)
+        return Hit(value, cell, cell.fresh_until <= now_ms)
+    if isinstance(cell, Lease):
+        return Miss(MissReason.LEASED, lease=cell.token)
+    if isinstance(cell, Writing):
+        return Miss(MissReason.WRITING)
+    return Miss(MissReason.UNREADABLE, raw[_ID_AT : _ID_AT + TOKEN_BYTES])
+
+
+def storable(generations: Mapping[str, bytes | None]) -> bool:
+    """Whether an entry may carry these generations: none is missing, none is being written."""
+    return all(is_generation(raw) for raw in generations.values())

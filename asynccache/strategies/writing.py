@@ -1,0 +1,141 @@
+"""The write path that strategies share: mark what is about to change, change the database, take the marks away.
+
+    begin    each cell and each tag's generation becomes a writing cell: reads go to the database and store nothing
+    write    the caller changes the database
+    end      the cell becomes the new value, or empty; the generation becomes a new one
+
+A crash after `begin` leaves writing cells: they expire at the writer's deadline, and nothing old is in them. A caller
+that is cancelled still ends its write; an error inside ends it with an empty cell, since the database may have
+changed. If Redis fails at the end, the store's journal ends it before anything is served again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+from asynccache.entry import NewValue
+from asynccache.errors import StoreUnavailable
+from asynccache.events import Counters
+from asynccache.steps import BeginWrite, Bump, EndBump, EndWrite, Invalidate, Step
+from asynccache.stores.base import Store
+from asynccache.supervision import TaskOwner, finish
+from asynccache.tokens import new_salt, new_token
+
+__all__ = ["OnOutage", "Update", "Writer"]
+
+OnOutage: TypeAlias = Literal["refuse", "proceed"]
+"""What a write does when Redis cannot be told of it: raise before the database is touched, or go on and invalidate
+what it touched before the cache serves anything again."""
+
+
+class Writer:
+    """Begins and ends writes.
+
+    Args:
+        store: holds the cells.
+        counters: counts.
+        on_outage: what a write does without Redis.
+        write_timeout: longest allowed write, in seconds; after that a crashed writer's marks are gone.
+    """
+
+    def __init__(self, store: Store, counters: Counters, *, on_outage: OnOutage, write_timeout: float) -> None:
+        self._store = store
+        self._count = counters
+        self._refuse = on_outage == "refuse"
+        self._write_ms = int(write_timeout * 1000)
+        self._owner = TaskOwner("writes")
+
+    @property
+    def write_seconds(self) -> float:
+        """The longest allowed write, in seconds."""
+        return self._write_ms / 1000
+
+    def update(self, cells: Sequence[str], generations: Sequence[str] = ()) -> Update:
+        """A write of these cells and of whatever carries these generations, to be entered around the database's."""
+        return Update(self, tuple(dict.fromkeys(cells)), tuple(dict.fromkeys(generations)))
+
+    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = ()) -> None:
+        """Empties cells, and outdates whatever carries the generations.
+
+        Raises:
+            StoreUnavailable: Redis did not confirm it; it is carried out before this process serves anything again.
+        """
+        steps: list[tuple[str, Step]] = [(key, Invalidate()) for key in dict.fromkeys(cells)]
+        steps += [(key, Bump(new_salt())) for key in dict.fromkeys(generations)]
+        if not steps:
+            return
+        self._count.invalidations += len(steps)
+        try:
+            await self._store.apply_many(steps)
+        except StoreUnavailable:
+            self._count.store_failures += 1
+            if self._refuse:
+                raise
+
+    async def begin(self, update: Update) -> None:
+        """Marks what is about to change."""
+        mark = BeginWrite(update.token, self._write_ms)
+        steps = [(key, mark) for key in (*update.cells, *update.generations)]
+        try:
+            # Run to its end even if the caller is cancelled: else the marks might come after their end.
+            await finish(self._owner, self._apply(steps))
+        except StoreUnavailable:
+            self._count.store_failures += 1
+            if self._refuse:
+                raise
+        except BaseException:
+            await self.end(update, failed=True)
+            raise
+
+    async def end(self, update: Update, *, failed: bool) -> None:
+        """Takes the marks away."""
+        values = {} if failed else update.values
+        steps: list[tuple[str, Step]] = [(key, EndWrite(update.token, values.get(key))) for key in update.cells]
+        steps += [(key, EndBump(update.token, new_salt())) for key in update.generations]
+        self._count.writes += 1
+        try:
+            await finish(self._owner, self._apply(steps))
+        except StoreUnavailable:
+            # The database has the write; the journal has the rest.
+            self._count.store_failures += 1
+
+    async def _apply(self, steps: Sequence[tuple[str, Step]]) -> None:
+        if len(steps) == 1:
+            await self._store.apply(*steps[0])  # together with those of other callers
+        elif steps:
+            await self._store.apply_many(steps)
+
+    async def aclose(self) -> None:
+        """Waits for nothing: ends of writes belong to the tasks that wait for them."""
+        await self._owner.aclose()
+
+
+class Update:
+    """One write, as an async context manager.
+
+    Attributes:
+        values: what the cells are to become, if nobody else writes them meanwhile; a cell that is left out is emptied.
+    """
+
+    def __init__(self, writer: Writer, cells: tuple[str, ...], generations: tuple[str, ...]) -> None:
+        self._writer = writer
+        self.cells = cells
+        self.generations = generations
+        self.token = b""
+        self.values: dict[str, NewValue] = {}
+
+    async def __aenter__(self) -> Self:
+        self.token = new_token()  # here, so that one object may be entered again
+        self.values = {}
+        await self._writer.begin(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._writer.end(self, failed=kind is not None)
+
+    def __repr__(self) -> str:
+        return f"Update({', '.join((*self.cells, *self.generations))})"

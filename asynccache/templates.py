@@ -1,0 +1,127 @@
+"""Key and tag templates of decorated functions, compiled to functions when the decorator is applied."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import string
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from asynccache.errors import ConfigurationError
+from asynccache.keys import LONGEST, encode_key, encode_part, escape, shorten
+
+__all__ = ["compile_template", "compile_templates", "default_template"]
+
+_LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
+_FIELD: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").fullmatch
+
+
+def compile_template(template: str, signature: inspect.Signature) -> Callable[..., str]:
+    """Makes a function of a template: it takes the call's arguments and returns the key after the namespace.
+
+    Args:
+        template: text with fields that name parameters, or attributes of them: `"user:{user_id}"`, `"{self.tenant}"`.
+        signature: of the function whose calls are keyed.
+
+    Returns:
+        A function with the same parameters. Every field becomes one encoded part, so that data cannot form a separator.
+
+    Raises:
+        ConfigurationError: a field that is no parameter, has a format or an index; or text that a key cannot hold.
+    """
+    if not isinstance(template, str) or not template:
+        raise ConfigurationError(f"key={template!r} must be a template such as 'user:{{user_id}}'")
+    pieces = _pieces(template, signature)
+    expression = " + ".join(pieces) if pieces else "''"
+    return _compile(f"_short({expression})", signature)
+
+
+def compile_templates(templates: Sequence[str], signature: inspect.Signature) -> Callable[..., tuple[str, ...]]:
+    """Makes one function of many templates of tags; the text of a tag is free, its fields are encoded like a key's."""
+    tuples = [f"({' + '.join(_pieces(template, signature, free=True)) or repr('')})" for template in templates]
+    return _compile(f"({''.join(f'{item}, ' for item in tuples)})", signature)
+
+
+def default_template(
+    function: Callable[..., Any], signature: inspect.Signature, *, skip: Sequence[str] = ()
+) -> Callable[..., str]:
+    """The key of a function without a template: its module and name, and all its arguments, defaults filled in."""
+    name = escape(f"{function.__module__}.{function.__qualname__}")
+    names = []
+    for parameter in signature.parameters.values():
+        if parameter.name in skip:
+            continue
+        value = parameter.name
+        if parameter.kind is parameter.VAR_KEYWORD:
+            value = f"tuple(sorted({value}.items()))"
+        names.append(value)
+    # Also without arguments the key has a part of its own, and one argument is not the tuple of it.
+    arguments = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+    return _compile(f"{name + ':'!r} + _key({arguments})", signature)
+
+
+def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) -> list[str]:
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigurationError(f"template {template!r}: {error}") from error
+    pieces = []
+    for literal, field, spec, conversion in parsed:
+        if literal:
+            if not free and not _LITERAL(literal):
+                raise ConfigurationError(
+                    f"template {template!r}: {literal!r} may only hold letters, digits and _ . @ + = : - ; data belongs"
+                    " in fields"
+                )
+            pieces.append(repr(literal))
+        if field is None:
+            continue
+        if spec or conversion or not _FIELD(field):
+            raise ConfigurationError(
+                f"template {template!r}: {{{field}}} must be a parameter or an attribute of one, and no more"
+            )
+        name = field.partition(".")[0]
+        if name not in signature.parameters:
+            near = difflib.get_close_matches(name, signature.parameters, 1)
+            hint = f"did you mean {{{near[0]}}}?" if near else f"there are: {', '.join(signature.parameters) or 'none'}"
+            raise ConfigurationError(f"template {template!r}: {{{field}}} names no parameter; {hint}")
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD and field == name:
+            field = f"tuple(sorted({name}.items()))"  # noqa: PLW2901 - the same field, in an order
+        pieces.append(f"_part({field})")
+    return pieces
+
+
+def _compile(expression: str, signature: inspect.Signature) -> Callable[..., Any]:
+    """A function with these parameters that returns this expression of them."""
+    scope: dict[str, Any] = {"_part": encode_part, "_key": encode_key, "_short": _short}
+    parameters = []
+    for at, parameter in enumerate(signature.parameters.values()):
+        default = parameter.default
+        if default is not parameter.empty:
+            scope[f"_default{at}"] = default
+            parameter = parameter.replace(default=_Name(f"_default{at}"))  # noqa: PLW2901
+        parameters.append(parameter.replace(annotation=parameter.empty))
+    head = str(inspect.Signature(parameters))
+    code = f"def build{head}:\n    return {expression}\n"
+    exec(compile(code, "<asynccache template>", "exec"), scope)  # noqa: S102 - only names and checked text are in it
+    build: Callable[..., Any] = scope["build"]
+    return build
+
+
+class _Name:
+    """Stands for a default in a signature's text."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+def _short(suffix: str) -> str:
+    if len(suffix) <= 2 * LONGEST:
+        return suffix
+    name, _, rest = suffix.partition(":")
+    return f"{name}:{shorten(rest)}" if rest and len(name) <= LONGEST else shorten(suffix)
