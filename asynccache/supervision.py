@@ -64,6 +64,11 @@ class TaskOwner:
                 task.cancel()
             await asyncio.wait(tasks)
 
+    async def join(self) -> None:
+        """Waits until all tasks have ended by themselves."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
@@ -101,9 +106,9 @@ def copy_error(error: E) -> E:
     """An exception equal to `error`, for one more task to raise: tracebacks of tasks must not grow into each other."""
     try:
         twin = copy.copy(error)
-    except Exception:  # noqa: BLE001 - an exception with a constructor of its own kind
-        return error
-    if type(twin) is not type(error) or twin is error or str(twin) != str(error):
+        if type(twin) is not type(error) or twin is error or str(twin) != str(error):
+            return error
+    except Exception:  # noqa: BLE001 - an exception with a constructor, or a text, of its own kind
         return error
     twin.__cause__ = error.__cause__
     twin.__context__ = error.__context__
@@ -231,6 +236,8 @@ class _Running:
                     log("service %s failed (%d in a row): %s", self._service.name, self._failures, error)
                 else:
                     return
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    return  # it was stopped, and its clean-up failed
                 self._state = ServiceState.WAITING
                 await asyncio.sleep(backoff(self._failures, self._base, self._cap))
                 self._restarts += 1
@@ -239,7 +246,9 @@ class _Running:
             self._state = ServiceState.STOPPED
 
     def health(self) -> ServiceHealth:
-        return ServiceHealth(self._service.name, self._state, self._restarts, self._failures, self._last_error)
+        # A task that is cancelled before its first step never gets to say so.
+        state = ServiceState.STOPPED if self.task_done() else self._state
+        return ServiceHealth(self._service.name, state, self._restarts, self._failures, self._last_error)
 
 
 def backoff(failures: int, base: float, cap: float) -> float:

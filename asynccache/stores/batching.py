@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
+from asynccache.errors import StoreUnavailable
 from asynccache.supervision import TaskOwner, copy_error
 
 __all__ = ["Batcher"]
@@ -69,11 +70,15 @@ class Batcher(Generic[Q, R]):
         self._schedule()
         return await future
 
+    def expect_company(self) -> None:
+        """Lets the next callers share a call, because the one who says this knows that they are many."""
+        self._alone = False
+
     async def aclose(self) -> None:
-        """Cancels what is under way; callers that still wait are cancelled, too."""
+        """Ends what is under way; callers that still wait get `StoreUnavailable`, as they were not cancelled."""
         await self._tasks.aclose()
-        while self._queue:
-            self._queue.popleft()[1].cancel()
+        self._give_up(self._queue)
+        self._queue.clear()
 
     def _schedule(self) -> None:
         if self._queue and not self._scheduled and self._calls < self._max_calls:
@@ -98,9 +103,10 @@ class Batcher(Generic[Q, R]):
     async def _run(self, batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
         try:
             answers = await self._send([request for request, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{self._name}: {len(answers)} answers to {len(batch)} requests")  # noqa: TRY301
         except asyncio.CancelledError:
-            for _, future in batch:
-                future.cancel()
+            self._give_up(batch)
             raise
         except Exception as error:  # noqa: BLE001 - handed to the callers
             for _, future in batch:
@@ -117,6 +123,11 @@ class Batcher(Generic[Q, R]):
         finally:
             self._calls -= 1
             self._schedule()
+
+    def _give_up(self, batch: Iterable[tuple[Q, asyncio.Future[R]]]) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(StoreUnavailable(f"{self._name}: closed before it answered"))
 
     def __repr__(self) -> str:
         return f"Batcher({self._name!r}, waiting={len(self._queue)}, calls={self._calls})"
