@@ -25,7 +25,8 @@ class Batcher(Generic[Q, R]):
 
     Args:
         send: answers a batch, in order; an answer that is an exception is raised to its caller alone. If `send` itself
-            raises, every caller of the batch gets an exception of its own.
+            raises, every caller of the batch gets an exception of its own, and so does who has waited all that time
+            for a later batch: else a crowd would wait for one timeout after another.
         name: for the tasks and the repr.
         max_batch: most requests in one call.
         max_calls: most calls under way at once.
@@ -44,6 +45,7 @@ class Batcher(Generic[Q, R]):
         self._max_batch = max_batch
         self._max_calls = max_calls
         self._queue: deque[tuple[Q, asyncio.Future[R]]] = deque()
+        self._queued = 0  # requests that ever were in the queue
         self._calls = 0
         self._alone = True  # whether the last call had one request: then the next caller need not look for company
         self._scheduled = False
@@ -67,6 +69,7 @@ class Batcher(Generic[Q, R]):
             return answer
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append((request, future))
+        self._queued += 1
         self._schedule()
         return await future
 
@@ -101,6 +104,7 @@ class Batcher(Generic[Q, R]):
         self._schedule()
 
     async def _run(self, batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
+        queued = self._queued
         try:
             answers = await self._send([request for request, _ in batch])
             if len(answers) != len(batch):
@@ -109,6 +113,8 @@ class Batcher(Generic[Q, R]):
             self._give_up(batch)
             raise
         except Exception as error:  # noqa: BLE001 - handed to the callers
+            while len(self._queue) > self._queued - queued:
+                batch.append(self._queue.popleft())
             for _, future in batch:
                 if not future.done():
                     future.set_exception(copy_error(error))

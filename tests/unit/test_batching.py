@@ -173,6 +173,25 @@ async def test_a_failed_call_reaches_each_caller_as_an_error_of_its_own(server: 
     assert await batcher(1) == 2
 
 
+async def test_a_crowd_does_not_wait_for_one_failure_after_another(server: Server) -> None:
+    batcher: Batcher[int, int] = Batcher(server, name="b", max_batch=10, max_calls=1)
+    server.gate.clear()
+    server.error = StoreUnavailable("gone")
+    tasks = ask(batcher, *range(100))
+    await turns()
+    tasks[0].cancel()  # the lone one; then the first batch is under way, the rest waits
+    await turns()
+    late = ask(batcher, 100)
+    await turns()
+    server.gate.set()
+    answers = await asyncio.gather(*tasks[1:], return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    assert [len(call) for call in server.calls[:2]] == [1, 10]
+    assert len(server.calls) <= 3, "each batch failed on its own"
+    await asyncio.gather(*late, return_exceptions=True)
+    assert server.calls[2:] == [[100]], "who came later is asked for"
+
+
 class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError("not even a text")
