@@ -1,0 +1,75 @@
+"""Rows of the database as values of the model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from asynccache.errors import SchemaMismatch
+from asynccache.postgres.binding import Binding
+
+__all__ = ["Reader"]
+
+V = TypeVar("V")
+
+_AT_ONCE = 1000
+"""Rows that are decoded before other tasks get a turn."""
+
+
+class Reader(Generic[V]):
+    """Makes values of rows that begin with the binding's fields."""
+
+    def __init__(self, binding: Binding[V]) -> None:
+        self._binding = binding
+        self._build = binding.model.put_together([bound.field for bound in binding.read])
+        self._width = len(binding.read)
+        self._decoders = [
+            (index, bound.transport.decode)
+            for index, bound in enumerate(binding.read)
+            if bound.transport.decode is not None
+        ]
+
+    async def values(self, records: Sequence[Any], keys: Sequence[Any]) -> dict[Any, V]:
+        """The values of rows.
+
+        Args:
+            records: rows of asyncpg.
+            keys: the key of each, as its caller gave it.
+
+        Raises:
+            SchemaMismatch: a row does not fit the model; the message names its key.
+        """
+        result: dict[Any, V] = {}
+        for start in range(0, len(records), _AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            some, theirs = records[start : start + _AT_ONCE], keys[start : start + _AT_ONCE]
+            rows = [self._row(record) for record in some]
+            try:
+                built = self._build(rows)
+            except Exception:  # noqa: BLE001 - a validator of the user's may raise anything
+                built = [self._one(row, key) for row, key in zip(rows, theirs, strict=True)]
+            result.update(zip(theirs, built, strict=True))
+        return result
+
+    def _row(self, record: Any) -> Sequence[Any]:
+        row = list(record.values())[: self._width]
+        for index, decode in self._decoders:
+            if row[index] is not None:
+                row[index] = decode(row[index])
+        return row
+
+    def _one(self, row: Sequence[Any], key: Any) -> V:
+        try:
+            return self._build([row])[0]
+        except Exception as error:
+            model, table = self._binding.model, self._binding.table
+            raise SchemaMismatch(
+                f"the row {key!r} of {table.sql} is no {model.name}: {_reason(error)}; change the model, such as"
+                " `| None` for a column that may be null, or the row"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).replace("`$[0].", "`$.").replace("\n", " ")
