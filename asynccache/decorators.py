@@ -205,7 +205,7 @@ class _Entry(Generic[R]):
         self._tags = compile_templates(names, signature)
         self._recipe: Recipe[R] = Recipe(
             name,
-            runtime.codec(returned_type(function) if type is None else type),
+            runtime.codec(_type_of(function) if type is None else type),
             runtime.policy(f"cached function {name}", policy, ttl),
         )
 
@@ -238,6 +238,11 @@ class _Entry(Generic[R]):
         fixed = self._fixed
         generations = self._runtime.generations(self._tags(*args, **kwargs)) if fixed is None else fixed
         return Question(self.key(*args, **kwargs), generations, self._recipe, load)
+
+
+def _type_of(function: Callable[..., Any]) -> Any:
+    found = returned_type(function)
+    return Any if found is None else found
 
 
 def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:

@@ -7,11 +7,13 @@ Who may join. A load that began before a call did may have read the database bef
 have ended; to share its result would be a stale read although no cache is involved. So a caller joins a flight only if
 
     (a) the flight's load has not begun, or began after the call: it will see all that the caller could know of; or
-    (b) the cell, as this caller read it, still holds the flight's token: then no write of that key has begun
-        since the token was put there, which was before the load.
+    (b) what this caller read proves that nothing has been written since before the load: the cell still holds the
+        flight's token, so that no write of that key has begun, and the generations are those that the flight began
+        with, so that no write of what carries them has ended.
 
 The interleaving that needs (a) and (b): a flight loads; another process writes, and ends its write (the token is gone);
-a caller here starts, misses, finds the flight by its key alone, and would get the row from before the write.
+a caller here starts, misses, finds the flight by its key alone, and would get the row from before the write. With the
+token alone, the same happens to a write that invalidates a tag: it leaves the cell, and the token in it, as they are.
 """
 
 from __future__ import annotations
@@ -31,23 +33,28 @@ T = TypeVar("T")
 class Flight(Generic[T]):
     """One load and those who wait for it."""
 
-    __slots__ = ("_flights", "_waiters", "begun", "key", "task", "token")
+    __slots__ = ("_flights", "_waiters", "begun", "key", "proof", "task")
 
     def __init__(self, flights: SingleFlight[T], key: Hashable) -> None:
         self._flights = flights
         self._waiters: set[asyncio.Future[T]] = set()
         self.key = key
         self.begun: int | None = None
-        self.token: bytes | None = None
+        self.proof: Hashable = None
         self.task: asyncio.Task[T] | None = None
 
     def begin(self) -> None:
         """To be called right before the database is asked."""
         self.begun = self._flights.tick()
 
-    def joinable(self, since: int, token: bytes | None) -> bool:
-        """Whether a call that started at `since` and read `token` in the cell may share the result."""
-        return self.begun is None or self.begun > since or (token is not None and token == self.token)
+    def older(self, since: int) -> bool:
+        """Whether the load began before a call that started at `since`."""
+        return self.begun is not None and self.begun <= since
+
+    def joinable(self, since: int, proof: Hashable) -> bool:
+        """Whether a call that started at `since` and read `proof` (None: nothing that proves anything) may share the
+        result."""
+        return not self.older(since) or (proof is not None and proof == self.proof)
 
     async def join(self) -> T:
         """Waits for the result.
@@ -108,10 +115,10 @@ class SingleFlight(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._flights.values()))
 
-    def find(self, key: Hashable, since: int, token: bytes | None) -> Flight[T] | None:
+    def find(self, key: Hashable, since: int, proof: Hashable) -> Flight[T] | None:
         """The youngest flight of this key that the call may join, if there is one."""
         for flight in reversed(self._flights.get(key, ())):
-            if flight.joinable(since, token):
+            if flight.joinable(since, proof):
                 return flight
         return None
 

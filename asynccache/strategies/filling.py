@@ -53,10 +53,17 @@ class Filling(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[V]):
-    """What a load brought."""
+    """What a load brought.
+
+    Attributes:
+        value: the value; None if it does not exist.
+        packed: its encoding; None if it was not encoded.
+        late_tags: the loader added tags, of which nobody knew before.
+    """
 
     value: V | None
     packed: Packed | None
+    late_tags: bool = False
 
     def copy(self, codec: Codec[V]) -> V | None:
         """The value for one more caller: decoded anew where it was encoded, so that callers cannot change each
@@ -95,6 +102,7 @@ class Filler:
         self._space = spaces
         self._count = counters
         self._owner = owner
+        self._releases = TaskOwner("releases")
         self._clock = clock
 
     async def run(self, filling: Filling[V], begin: Callable[[], None] | None = None) -> Loaded[V]:
@@ -128,7 +136,11 @@ class Filler:
 
     def release_later(self, key: str, token: bytes, retry_ms: int = 0) -> None:
         """Gives a lease back without making the caller wait for it."""
-        self._owner.start(self._release(key, token, retry_ms))
+        self._releases.start(self._release(key, token, retry_ms))
+
+    async def aclose(self) -> None:
+        """Waits until the leases given back are; each takes no longer than the store's timeout."""
+        await self._releases.join()
 
     async def _release(self, key: str, token: bytes, retry_ms: int) -> None:
         try:
@@ -204,7 +216,7 @@ class Filler:
                 await self._store.apply(filling.key, Release(filling.token))
         except StoreUnavailable:  # the lease expires by itself, or the journal holds the invalidation
             self._count.store_failures += 1
-        return Loaded(value, packed)
+        return Loaded(value, packed, bool(context.late_tags))
 
     async def _late_generations(self, filling: Filling[V], context: LoadContext) -> Mapping[str, bytes | None] | None:
         """The entry's generations with those of tags that the loader added; None if one began after the load did."""

@@ -16,7 +16,7 @@ A crash of the reader leaves a lease, which expires; a cancelled or failed load 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -114,8 +114,9 @@ class Reader:
         return self._room
 
     async def aclose(self) -> None:
-        """Cancels loads and refreshes."""
+        """Cancels loads and refreshes, and gives back their leases."""
         await self._owner.aclose()
+        await self._filler.aclose()
 
     async def get(self, question: Question[V]) -> V | Missing | None:
         """Answers one read.
@@ -163,15 +164,22 @@ class Reader:
         try:
             raw, generations = await self._read(question)
             verdict = judge(raw, generations, question.recipe, self._store.now_ms())
+            if isinstance(verdict, MissingGenerations):
+                verdict = await self._judge_again(question, raw, generations, verdict)
             if isinstance(verdict, Hit):
                 reply = await self._store.apply(question.key, Refresh(token, lease_ms, verdict.entry.id))
             else:
-                dead = verdict.dead if isinstance(verdict, Miss) else b""
-                reply, generations = await self._acquire(question, token, dead, generations)
-            if reply.outcome is Outcome.LEASED and storable(generations):
-                leased = reply.now_ms
+                reply, generations = await self._acquire(question, token, verdict.dead, generations)
+            if reply.outcome is Outcome.LEASED:
+                if storable(generations):
+                    leased = reply.now_ms
+                else:
+                    self._filler.release_later(question.key, token)
         except StoreUnavailable:
             self._count.store_failures += 1
+        except asyncio.CancelledError:
+            self._filler.release_later(question.key, token)  # it may have been acquired
+            raise
         filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=True)
         loaded = await self._filler.run(filling)
         return loaded.value
@@ -252,15 +260,21 @@ class Reader:
         try:
             # The generations must be those from before the load, and may be newer than the hit's.
             _, generations = await self._read(question)
+            if not storable(generations):
+                return  # the hit is outdated by now, and the next reader will see it
             reply = await self._store.apply(question.key, Refresh(token, question.recipe.policy.lease_ms, hit.entry.id))
             if reply.outcome is not Outcome.LEASED:
                 return
-            leased = reply.now_ms if storable(generations) else None
             self._count.refreshes += 1
-            filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=True)
+            filling = Filling(
+                question.key, question.recipe, question.load, generations, token, reply.now_ms, refresh=True
+            )
             await self._filler.run(filling)
         except StoreUnavailable:
             self._count.store_failures += 1
+        except asyncio.CancelledError:
+            self._filler.release_later(question.key, token)  # it may have been acquired
+            raise
         except Exception:  # noqa: BLE001 - counted by the filler; the old value goes on being served
             return
         finally:
@@ -282,8 +296,9 @@ class Reader:
         deadline: float | None = None
         attempt = 0
         while True:
-            flight = self._flights.find(flight_key, since, miss.lease)
+            flight = self._flights.find(flight_key, since, _proof(miss.lease, miss.generations))
             started = flight is None
+            older = flight is not None and flight.older(since)
             if flight is None:
                 waited = False
                 if miss.reason is MissReason.LEASED:
@@ -305,7 +320,8 @@ class Reader:
             else:
                 self._count.joins += 1
             loaded = await flight.join()
-            if loaded is not None:
+            # Whether late tags were invalidated before this call, an older load cannot say: look.
+            if loaded is not None and not (older and loaded.late_tags):
                 return loaded.value if started else loaded.copy(question.recipe.codec)
             verdict = await self._look(question)
             if isinstance(verdict, Hit):
@@ -333,8 +349,8 @@ class Reader:
                 if reply.outcome in {Outcome.HELD, Outcome.VALUE}:
                     return None
                 if reply.outcome is Outcome.LEASED:
-                    flight.token = token
                     if storable(generations):
+                        flight.proof = _proof(token, generations)
                         leased = reply.now_ms
                     else:
                         self._filler.release_later(question.key, token)
@@ -355,3 +371,8 @@ class Reader:
             return await self._store.apply(*acquire), dict(generations)
         reply, *made = await self._store.apply_many([acquire, *((key, Ensure(new_salt())) for key in absent)])
         return reply, {**generations, **{key: made[at].cell for at, key in enumerate(absent)}}
+
+
+def _proof(token: bytes | None, generations: Mapping[str, bytes | None]) -> Hashable:
+    """What a reader has seen: equal to a flight's, nothing was written since before that flight's load."""
+    return None if token is None else (token, frozenset(generations.items()))
