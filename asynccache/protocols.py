@@ -39,7 +39,7 @@ KeyValue: TypeAlias = KeyPart
 """What addresses one entity: a single part, or a tuple of them."""
 
 Loader: TypeAlias = Callable[[Any], Awaitable[V | None]]
-ManyLoader: TypeAlias = Callable[[Sequence[Any]], Awaitable[Mapping[Any, V]]]
+ManyLoader: TypeAlias = Callable[[list[Any]], Awaitable[Mapping[Any, V]]]
 
 
 @runtime_checkable

@@ -37,6 +37,10 @@ class Store(Protocol):
         """Carries out one step, atomically."""
         ...
 
+    def expect_company(self) -> None:
+        """Tells that many callers are about to apply steps, which may share a call. A hint; may do nothing."""
+        ...
+
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[Reply]:
         """Carries out steps on several keys; each is atomic, together they are not."""
         ...

@@ -121,6 +121,9 @@ class GuardedStore:
         self._failures = 0
         return reply
 
+    def expect_company(self) -> None:
+        self._inner.expect_company()
+
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[Reply]:
         self._admit(*steps)
         try:

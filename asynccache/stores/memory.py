@@ -50,6 +50,9 @@ class MemoryStore:
                 del self._cells[next(iter(self._cells))]
         return after.reply
 
+    def expect_company(self) -> None:
+        """Changes nothing: steps are carried out at once."""
+
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> list[Reply]:
         return [await self.apply(key, step) for key, step in steps]
 

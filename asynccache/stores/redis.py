@@ -132,6 +132,10 @@ class RedisStore:
     async def apply(self, key: str, step: Step) -> Reply:
         return self._reply(await self._calls(Call(_script(step), (key,), _arguments(step))))
 
+    def expect_company(self) -> None:
+        """Lets the next steps share a pipeline."""
+        self._calls.expect_company()
+
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> list[Reply]:
         calls = [Call(_script(step), (key,), _arguments(step)) for key, step in steps]
         answers = await self._call_batch(calls)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import KeyValue
+from asynccache.protocols import KeyValue, Loader, ManyLoader, Source
 from asynccache.strategies.base import Strategy, Tags, found_only
 from asynccache.strategies.runtime import Host
 from asynccache.strategies.sources import AnySource, Loading, model_of
@@ -35,6 +35,45 @@ class ReadThrough(Strategy[V]):
         ConfigurationError: another argument cannot work.
     """
 
+    @overload
+    def __init__(
+        self,
+        cache: Host,
+        name: str,
+        *,
+        source: Source[V],
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+        tags: Tags = (),
+        max_batch: int = 1000,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        cache: Host,
+        name: str,
+        *,
+        source: ManyLoader[V],
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+        tags: Tags = (),
+        max_batch: int = 1000,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        cache: Host,
+        name: str,
+        *,
+        source: Loader[V],
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        type: Any = None,
+        tags: Tags = (),
+        max_batch: int = 1000,
+    ) -> None: ...
     def __init__(
         self,
         cache: Host,
@@ -81,6 +120,7 @@ class ReadThrough(Strategy[V]):
 
         Hits cost one call to Redis, misses one to the source.
         """
+        self._loading.expect_company()
         return found_only(await self._get_many(keys, self._loading.loader))
 
     async def refresh(self, key: KeyValue) -> V | None:

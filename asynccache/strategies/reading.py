@@ -152,6 +152,8 @@ class Reader:
         async def resolve(at: int, miss: Miss) -> None:
             answers[at] = await self._resolve(questions[at], miss, since)
 
+        if len(misses) > 1:
+            self._store.expect_company()
         await gather(resolve(at, miss) for at, miss in misses)
         return answers
 

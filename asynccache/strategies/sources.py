@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from asynccache.errors import ConfigurationError
-from asynccache.protocols import KeyValue, Source
+from asynccache.protocols import KeyValue, Loader, ManyLoader, Source
 from asynccache.stores.batching import Batcher
 from asynccache.strategies.loading import Load, LoadContext, bind_loader
 from asynccache.supervision import gather
@@ -20,9 +20,7 @@ __all__ = ["AnySource", "CheckedSource", "Loading", "model_of"]
 
 V = TypeVar("V")
 
-AnySource: TypeAlias = (
-    Source[V] | Callable[[Any], Awaitable[V | None]] | Callable[[Sequence[Any]], Awaitable[Mapping[Any, V]]]
-)
+AnySource: TypeAlias = Source[V] | ManyLoader[V] | Loader[V]
 """A `Source`, or a plain `async def load(key)` or `async def load_many(keys)`."""
 
 
@@ -49,7 +47,7 @@ class Loading(Generic[V]):
         self._single: Callable[[Any], Awaitable[V | None]] | None = None
         self._batcher: Batcher[Any, V | None] | None = None
         if isinstance(source, Source):
-            many: Callable[[Sequence[Any]], Awaitable[Mapping[Any, V]]] = source.load_many
+            many: ManyLoader[V] = source.load_many
         elif not callable(source):
             raise ConfigurationError(
                 "source must be a PostgresTable, anything with `async def load_many(keys)`, or an async function,"
@@ -71,10 +69,15 @@ class Loading(Generic[V]):
         batcher = self._batcher
         return lambda _: batcher(key)
 
+    def expect_company(self) -> None:
+        """Lets the next loads share a query, because many are about to come."""
+        if self._batcher is not None:
+            self._batcher.expect_company()
+
     async def load_many(self, keys: Sequence[Any]) -> Mapping[Any, V]:
         """Loads many keys at once, whatever kind of source it is."""
         if self._single is None:
-            return await self._many(keys)
+            return await self._many(list(keys))
         single = self._single
         values = await gather(bind_loader(single, key)(LoadContext(str(key))) for key in keys)
         return {key: value for key, value in zip(keys, values, strict=True) if value is not None}

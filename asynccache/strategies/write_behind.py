@@ -116,6 +116,7 @@ class WriteBehind(Strategy[V]):
 
     async def get_many(self, keys: Iterable[Any]) -> dict[Any, V]:
         """The values of many entities, by key; what does not exist is left out."""
+        self._loading.expect_company()
         return found_only(await self._get_many(keys, self._loading.loader))
 
     async def refresh(self, key: KeyValue) -> V | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
@@ -26,7 +25,10 @@ from asynccache.stores.scripts import Argument, Script, load_script
 
 __all__ = ["Buffer", "Frozen", "PartitionStatus", "ScriptRunner"]
 
-_script = partial(load_script, folder="asynccache.write_behind", prelude=None)
+# Read with the module: not on the event loop.
+_WRITE, _FIND, _FREEZE, _ACK, _STATUS = (
+    load_script(name, "asynccache.write_behind", prelude=None) for name in ("write", "find", "freeze", "ack", "status")
+)
 _FIND_CHUNK: Final = 1000
 
 
@@ -113,7 +115,7 @@ class Buffer:
         if value is not None:
             args += [value.fresh_ms, value.dead_ms, value.head(), value.rest()]
         keys = (self.cell(key), partition.pending, partition.meta)
-        done, _ = await self._store.run(_script("write"), keys, args)
+        done, _ = await self._store.run(_WRITE, keys, args)
         return bool(done)
 
     async def find(self, keys: Sequence[KeyValue]) -> dict[Any, bytes]:
@@ -128,7 +130,7 @@ class Buffer:
             for at in range(0, len(wanted), _FIND_CHUNK):
                 chunk = wanted[at : at + _FIND_CHUNK]
                 records = await self._store.run(
-                    _script("find"), (partition.pending, partition.batch), [field for field, _ in chunk]
+                    _FIND, (partition.pending, partition.batch), [field for field, _ in chunk]
                 )
                 found.update((key, record) for (_, key), record in zip(chunk, records, strict=True) if record)
         return found
@@ -137,7 +139,7 @@ class Buffer:
         """The batch to flush next: the frozen one, else a new one; None if nothing pends."""
         partition = self._partitions[number]
         keys = (partition.pending, partition.batch, partition.meta)
-        reply = await self._store.run(_script("freeze"), keys, (max_batch, uuid4().hex))
+        reply = await self._store.run(_FREEZE, keys, (max_batch, uuid4().hex))
         if not reply:
             return None
         return Frozen(UUID(reply[0].decode()), dict(zip(reply[1::2], reply[2::2], strict=True)))
@@ -145,13 +147,13 @@ class Buffer:
     async def ack(self, number: int, batch: UUID) -> bool:
         """Drops a batch that the database has; False if another flusher did."""
         partition = self._partitions[number]
-        return bool(await self._store.run(_script("ack"), (partition.batch, partition.meta), (batch.hex,)))
+        return bool(await self._store.run(_ACK, (partition.batch, partition.meta), (batch.hex,)))
 
     async def status(self, number: int) -> PartitionStatus:
         """How much of one partition waits."""
         partition = self._partitions[number]
         keys = (partition.pending, partition.batch, partition.meta)
-        pending, in_batch, dirty, now, batch = await self._store.run(_script("status"), keys, ())
+        pending, in_batch, dirty, now, batch = await self._store.run(_STATUS, keys, ())
         age = (now - dirty) / 1000 if dirty else 0.0
         return PartitionStatus(number, pending, in_batch, age, UUID(batch.decode()) if batch else None)
 

@@ -1,0 +1,1 @@
+"""The demo: one workload through every strategy, and two scenes that caches usually fail."""

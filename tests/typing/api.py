@@ -1,0 +1,111 @@
+"""What type checkers see of the public API. Checked by mypy and pyright, never run."""
+
+from dataclasses import dataclass
+from typing import Any, assert_type
+from uuid import UUID
+
+import asyncpg
+from fastapi import FastAPI
+
+from asynccache import Cache, CacheAside, Explanation, Policy, ReadThrough, Stats, WriteBehind, WriteThrough
+from asynccache.keys import CellKey
+from asynccache.postgres import PostgresTable
+
+
+@dataclass
+class User:
+    id: int
+    name: str
+
+
+cache = Cache("redis://localhost:6379/0", namespace="shop", ttl=300, policy=Policy(stale="1m", jitter=0.2))
+app = FastAPI(lifespan=cache.lifespan)
+
+
+@cache.cached(ttl="5m", key="user:{user_id}", tags=["users"])
+async def get_user(user_id: int, *, fresh: bool = False) -> User:
+    raise NotImplementedError
+
+
+@cache.cached()
+async def find_user(name: str) -> User | None:
+    raise NotImplementedError
+
+
+class Orders:
+    tenant: str
+
+    @cache.cached_method(key="orders:{self.tenant}:{order_id}")
+    async def get(self, order_id: UUID) -> list[str]:
+        raise NotImplementedError
+
+
+async def load_user(key: int) -> User | None:
+    raise NotImplementedError
+
+
+async def load_number() -> int:
+    raise NotImplementedError
+
+
+async def decorated(orders: Orders) -> None:
+    assert_type(await get_user(42), User)
+    assert_type(await get_user(user_id=42, fresh=True), User)
+    assert_type(get_user.key(42), CellKey)
+    assert_type(await get_user.refresh(42), User)
+    assert_type(await get_user.explain(42), Explanation)
+    await get_user.invalidate(42)
+    assert_type(await find_user("ada"), User | None)
+    assert_type(await orders.get(UUID(int=1)), list[str])
+    assert_type(orders.get.key(UUID(int=1)), CellKey)
+    await get_user("42")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await get_user(42, page=43)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await orders.get("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def plain() -> None:
+    assert_type(await cache.get_or_load("n", load_number, ttl=5, tags=("a",)), int)
+    assert_type(await cache.get("user", type=User), User | None)
+    assert_type(await cache.get("user", 7, type=User), User | int)
+    assert_type(await cache.get("user"), Any)
+    assert_type(await cache.get_many(["a", 1, ("b", 2)]), dict[Any, Any])
+    await cache.set("a", 1, ttl="5m", tags=["x"])
+    await cache.delete("a", "b", get_user.key(1))
+    await cache.invalidate_tags("users", "user:42")
+    async with cache.updating("a", ("b", 1), tags=["users"]):
+        pass
+    assert_type(cache.stats, Stats)
+
+
+async def strategies(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    aside = CacheAside(cache, "user", ttl=300, type=User)
+    assert_type(aside, CacheAside[User])
+    assert_type(await aside.get(42, load=load_user), User | None)
+    assert_type(await aside.get_many([1, 2], load=load_user), dict[Any, User])
+    async with aside.updating(42, tags=["users"]):
+        pass
+
+    table = PostgresTable(pool, "users", key="id", model=User)
+    assert_type(table, PostgresTable[User])
+    read = ReadThrough(cache, "user", source=table, ttl=300)
+    assert_type(read, ReadThrough[User])
+    assert_type(await read.get(42), User | None)
+    assert_type(await read.get_many([1]), dict[Any, User])
+    assert_type(await read.refresh(42), User | None)
+
+    by_function = ReadThrough(cache, "user", source=load_user, ttl=300)
+    assert_type(await by_function.get(42), User | None)
+
+    write = WriteThrough(cache, "user", source=table, ttl=300)
+    assert_type(write, WriteThrough[User])
+    assert_type(await write.put(42, User(42, "Ada")), User)
+    assert_type(await write.get(42), User | None)
+    await write.put(42, "Ada")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await write.delete(42)
+
+    behind = WriteBehind(cache, "user", sink=table, ttl=300, flush_every=1.0, max_batch=1000)
+    assert_type(behind, WriteBehind[User])
+    assert_type(await behind.get(("acme", 7)), User | None)
+    await behind.put(42, User(42, "Ada"))
+    await behind.delete(42)
+    await behind.flush()
