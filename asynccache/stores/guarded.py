@@ -197,8 +197,10 @@ class GuardedStore:
                     await self._inner.reset()
                     await self._inner.ping()
                 await self._settle()
-            except (StoreUnavailable, TimeoutError):
+            except Exception as error:  # noqa: BLE001 - whatever it is: without a probe the circuit stays open for ever
                 self._state = CircuitState.OPEN
+                if not isinstance(error, StoreUnavailable | TimeoutError):
+                    logger.warning("probe of Redis failed: %s: %s", type(error).__name__, error)
                 continue
             self._failures = 0
             self._state = CircuitState.CLOSED

@@ -206,6 +206,10 @@ class RedisStore:
                 return await command()
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
+        except RuntimeError as error:
+            if "unable to perform operation" in str(error):  # uvloop's word for a connection that was closed meanwhile
+                raise _unavailable(error) from error
+            raise
 
     def __repr__(self) -> str:
         return f"RedisStore({describe(self._client)})"
