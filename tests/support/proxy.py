@@ -186,7 +186,7 @@ class _Link:
         """Ends it with RST instead of FIN."""
         for writer in self._writers:
             if (sock := writer.get_extra_info("socket")) is not None:
-                with suppress(OSError):
+                with suppress(OSError, ValueError):  # uvloop's word for a socket that is closed already
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
         if self.task is not asyncio.current_task():
