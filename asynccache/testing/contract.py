@@ -153,6 +153,56 @@ def cells(now_ms: int) -> st.SearchStrategy[bytes | None]:
     )
 
 
+def all_steps() -> list[Step]:
+    """Each step once in every way that it can go, for the token A."""
+    new = NewValue(b"new", LIVES[0], LIVES[1], IDS[1], tags=(("ns:g:users", pack_generation(5, b"salt")),))
+    return [
+        *(Acquire(TOKENS[0], LIVES[0], dead) for dead in (b"", *IDS)),
+        Fill(TOKENS[0], new),
+        Extend(TOKENS[0], LIVES[0]),
+        *(Release(TOKENS[0], retry) for retry in (0, FAR_MS)),
+        *(Refresh(TOKENS[0], LIVES[0], id_) for id_ in IDS),
+        BeginWrite(TOKENS[0], LIVES[0]),
+        *(EndWrite(TOKENS[0], value) for value in (None, new)),
+        Invalidate(),
+        Put(new),
+        Ensure(b"salt"),
+        Bump(b"salt"),
+        EndBump(TOKENS[0], b"salt"),
+    ]
+
+
+def all_cells(now_ms: int) -> list[bytes | None]:
+    """Every kind of cell that a step may tell from others, for the token A."""
+    past, soon, late = now_ms - FAR_MS, now_ms + FAR_MS, now_ms + 2 * LIVES[1]
+    value = NewValue(b"old", LIVES[0], LIVES[0], IDS[0]).pack(now_ms)
+    values = [with_refresh(value, token, until) for token in (NO_TOKEN, *TOKENS[:2]) for until in (past, soon)]
+    mine = [(), (Writer(TOKENS[0], soon),), (Writer(TOKENS[0], past),)]
+    others = [(), *((Writer(TOKENS[1], until),) for until in (past, soon, late))]
+    third = [(), (Writer(TOKENS[2], past),), (Writer(TOKENS[2], soon),)]
+    writing = [
+        Writing(overlapped, (*one, *two, *three)).pack()
+        for overlapped in (False, True)
+        for one in mine
+        for two in others
+        for three in third
+    ]
+    generations = [pack_generation(micros * 1000, b"then") for micros in (past, soon)]
+    whole = [*values, b"L" + TOKENS[0], b"L" + TOKENS[1], *writing, *generations]
+    other_version = value[:1] + b"\x02" + value[2:]
+    damaged = [
+        value[: HEADER_BYTES - 2] + b"\xff\xff",
+        other_version,
+        value[:-10],
+        b"W",
+        b"W0x",
+        b"L",
+        b"?",
+        b"\x00" * 60,
+    ]
+    return [None, *whole, *damaged]
+
+
 def check(
     before: bytes | None, expires_ms: int, step: Step, reply: Reply, cell: bytes | None, *, what: str = ""
 ) -> Transition:
@@ -301,16 +351,23 @@ class RawStoreContract(StoreContract):
         """How many milliseconds `key` has left; None if it is empty."""
         raise NotImplementedError
 
+    async def test_every_step_from_every_kind_of_cell_does_what_the_reference_does(
+        self, store: Store, prefix: str
+    ) -> None:
+        for step in all_steps():
+            cells = all_cells(store.now_ms())
+            await asyncio.gather(*(self._does(store, f"{prefix}:{secrets.token_hex(6)}", cell, step) for cell in cells))
+
     @EXAMPLES
     @given(data=st.data(), step=steps())
     async def test_any_step_from_any_cell_does_what_the_reference_does(
         self, store: Store, prefix: str, data: st.DataObject, step: Step
     ) -> None:
-        key = f"{prefix}:{secrets.token_hex(6)}"
-        begun = SYSTEM_CLOCK.monotonic()
-        now = store.now_ms()
-        cell = data.draw(cells(now), label="cell")
-        life = 45_000
+        cell = data.draw(cells(store.now_ms()), label="cell")
+        await self._does(store, f"{prefix}:{secrets.token_hex(6)}", cell, step)
+
+    async def _does(self, store: Store, key: str, cell: bytes | None, step: Step) -> None:
+        begun, now, life = SYSTEM_CLOCK.monotonic(), store.now_ms(), 45_000
         if cell is not None:
             await self.seed(store, key, cell, life)
         reply = await store.apply(key, step)
