@@ -25,6 +25,7 @@ from asynccache.events import MissReason, Stats
 from asynccache.lifecycle import CacheHealth
 from asynccache.policy import Policy
 from asynccache.protocols import Applied, Batch, Delete, Put, Sink, Source
+from asynccache.stores.local import LocalTier
 from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.explaining import Explanation, NextRead, Reason
 from asynccache.strategies.loading import LoadContext, current_load
@@ -54,6 +55,7 @@ __all__ = [
     "LoadCancelled",
     "LoadContext",
     "LoadTimeout",
+    "LocalTier",
     "MissReason",
     "MissingExtra",
     "MissingTTL",

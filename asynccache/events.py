@@ -33,6 +33,7 @@ class Stats:
 
     Attributes:
         hits: reads answered from the cache with a fresh value (or a remembered "not found").
+        local_hits: those of the hits that needed no Redis.
         stale_hits: reads answered with a value past its TTL, within its stale window.
         misses: reads that were not answered from the cache, each counted once.
         joins: misses that shared a load that another caller had started.
@@ -51,6 +52,7 @@ class Stats:
     """
 
     hits: int = 0
+    local_hits: int = 0
     stale_hits: int = 0
     misses: int = 0
     joins: int = 0
@@ -88,6 +90,7 @@ class Counters:
             setattr(self, name, 0)
 
     hits: int
+    local_hits: int
     stale_hits: int
     misses: int
     joins: int

@@ -148,9 +148,10 @@ class KeySpace:
         """The cell of an entity; keys of the plain cache have the empty name."""
         return CellKey(f"{self._cells}{name}:{encode_key(key)}")
 
-    def named(self, suffix: str) -> CellKey:
-        """The cell of a compiled template's key."""
-        return CellKey(self._cells + suffix)
+    @property
+    def cells(self) -> str:
+        """What all cells begin with."""
+        return self._cells
 
     def generation(self, tag: str) -> str:
         """The generation of a tag of this namespace."""
@@ -160,6 +161,10 @@ class KeySpace:
     def own_generations(self) -> tuple[str, ...]:
         """The generations that every entry here carries: the namespace's, and those of the ones that it is in."""
         return tuple(f"{'/'.join(self._path[: depth + 1])}#g" for depth in range(len(self._path)))
+
+    def tracked_prefixes(self) -> tuple[str, ...]:
+        """What cells and generations of this namespace, and of those in it, begin with; buffers do not."""
+        return (self._cells, f"{self._prefix}#g", f"{self._prefix}/")
 
     def buffer(self, name: str, partition: int, part: str) -> str:
         """A key of a write-behind buffer's partition."""

@@ -18,12 +18,13 @@ _LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
 _FIELD: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").fullmatch
 
 
-def compile_template(template: str, signature: inspect.Signature) -> Callable[..., str]:
+def compile_template(template: str, signature: inspect.Signature, prefix: str = "") -> Callable[..., str]:
     """Makes a function of a template: it takes the call's arguments and returns the key after the namespace.
 
     Args:
         template: text with fields that name parameters, or attributes of them: `"user:{user_id}"`, `"{self.tenant}"`.
         signature: of the function whose calls are keyed.
+        prefix: put in front.
 
     Returns:
         A function with the same parameters. Every field becomes one encoded part, so that data cannot form a separator.
@@ -34,8 +35,8 @@ def compile_template(template: str, signature: inspect.Signature) -> Callable[..
     if not isinstance(template, str) or not template:
         raise ConfigurationError(f"key={template!r} must be a template such as 'user:{{user_id}}'")
     pieces = _pieces(template, signature)
-    expression = " + ".join(pieces) if pieces else "''"
-    return _compile(f"_short({expression})", signature)
+    expression = f"_short({' + '.join(pieces)})"
+    return _compile(f"{prefix!r} + {expression}" if prefix else expression, signature)
 
 
 def compile_templates(templates: Sequence[str], signature: inspect.Signature) -> Callable[..., tuple[str, ...]]:
@@ -45,7 +46,7 @@ def compile_templates(templates: Sequence[str], signature: inspect.Signature) ->
 
 
 def default_template(
-    function: Callable[..., Any], signature: inspect.Signature, *, skip: Sequence[str] = ()
+    function: Callable[..., Any], signature: inspect.Signature, *, skip: Sequence[str] = (), prefix: str = ""
 ) -> Callable[..., str]:
     """The key of a function without a template: its module and name, and all its arguments, defaults filled in."""
     name = escape(f"{function.__module__}.{function.__qualname__}")
@@ -59,7 +60,7 @@ def default_template(
         names.append(value)
     # Also without arguments the key has a part of its own, and one argument is not the tuple of it.
     arguments = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-    return _compile(f"{name + ':'!r} + _key({arguments})", signature)
+    return _compile(f"{prefix + name + ':'!r} + _key({arguments})", signature)
 
 
 def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) -> list[str]:

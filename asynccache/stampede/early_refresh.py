@@ -11,7 +11,7 @@ import math
 import random
 from typing import Final
 
-__all__ = ["should_refresh"]
+__all__ = ["early_refresh_ms", "should_refresh"]
 
 # -ln of the smallest number above 0 that random() returns: further from expiry than this, no draw can say yes.
 _LARGEST_DRAW: Final = 53 * math.log(2)
@@ -26,9 +26,13 @@ def should_refresh(now_ms: float, fresh_until_ms: float, cost_ms: float, beta: f
         cost_ms: how long its last load took, in milliseconds.
         beta: above 1 favours earlier refreshes, below 1 later ones; 0 none.
     """
-    scale = cost_ms * beta
     remaining = fresh_until_ms - now_ms
-    if remaining > scale * _LARGEST_DRAW:
+    if remaining > cost_ms * beta * _LARGEST_DRAW:
         return False
+    return early_refresh_ms(cost_ms, beta) >= remaining
+
+
+def early_refresh_ms(cost_ms: float, beta: float) -> float:
+    """How long before its expiry this reader would refresh a value, drawn anew each time, in milliseconds."""
     draw = 1.0 - random.random()  # noqa: S311 - spreads load; in (0, 1], so that the logarithm exists
-    return -scale * math.log(draw) >= remaining
+    return -cost_ms * beta * math.log(draw)

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from asynccache.errors import ConfigurationError, MissingExtra
 from asynccache.policy import Duration, seconds
@@ -75,10 +76,14 @@ class Kept:
         value: the value, if nobody can change it; else it is decoded anew for each caller.
         payload: the encoded value; None if `value` is the value.
         compressed: whether the payload is.
+        fingerprint: shape of the type that it was read as.
+        generations: keys of the generations that its reader asked for.
         deadline: when it has to be asked for again, in seconds of the monotonic clock.
+        marks: the generations that it carries, but for those that everything carries.
+        size: bytes of key and payload.
     """
 
-    __slots__ = ("compressed", "deadline", "fingerprint", "marks", "payload", "size", "value")
+    __slots__ = ("compressed", "deadline", "fingerprint", "generations", "marks", "payload", "size", "value")
 
     def __init__(
         self,
@@ -87,25 +92,27 @@ class Kept:
         compressed: bool,
         fingerprint: bytes,
         deadline: float,
-        marks: tuple[_Mark, ...],
+        ticket: Ticket,
         size: int,
     ) -> None:
         self.value = value
         self.payload = payload
         self.compressed = compressed
         self.fingerprint = fingerprint
+        self.generations = ticket.generations
         self.deadline = deadline
-        self.marks = marks
+        self.marks = ticket.marks
         self.size = size
 
 
 class Ticket:
     """A placeholder: one read under way, which may be kept if nothing changes meanwhile."""
 
-    __slots__ = ("key", "marks")
+    __slots__ = ("generations", "key", "marks")
 
-    def __init__(self, key: str, marks: tuple[_Mark, ...]) -> None:
+    def __init__(self, key: str, generations: tuple[str, ...], marks: tuple[_Mark, ...]) -> None:
         self.key = key
+        self.generations = generations
         self.marks = marks
 
 
@@ -125,6 +132,7 @@ class LocalEntries:
         self._monotonic = monotonic
         self._map = _new_map(tier)
         self._tickets: dict[str, Ticket] = {}
+        _at_fork(self)
         self._marks: WeakValueDictionary[str, _Mark] = WeakValueDictionary()
         self.on = False
 
@@ -142,12 +150,12 @@ class LocalEntries:
                 return None
         return kept
 
-    def expect(self, key: str, generations: Iterable[str]) -> Ticket | None:
+    def expect(self, key: str, generations: tuple[str, ...]) -> Ticket | None:
         """Puts a placeholder for a read that is about to be sent; None while the tier is off."""
         if not self.on:
             return None
         marks = tuple([self._mark(name) for name in generations if name not in self._everything])
-        ticket = self._tickets[key] = Ticket(key, marks)
+        ticket = self._tickets[key] = Ticket(key, generations, marks)
         return ticket
 
     def keep(
@@ -174,7 +182,7 @@ class LocalEntries:
                 compressed,
                 fingerprint,
                 self._monotonic() + min(life, self._cap),
-                ticket.marks,
+                ticket,
                 size,
             ),
         )
@@ -220,6 +228,21 @@ class LocalEntries:
 
     def __repr__(self) -> str:
         return f"LocalEntries({'on' if self.on else 'off'}, entries={len(self)})"
+
+
+_forked: Final[WeakSet[LocalEntries]] = WeakSet()
+
+
+def _at_fork(entries: LocalEntries) -> None:
+    """Turns the tier off in a forked child: its changes are pushed to the parent."""
+    if not _forked:
+        os.register_at_fork(after_in_child=_off_in_child)
+    _forked.add(entries)
+
+
+def _off_in_child() -> None:
+    for entries in list(_forked):
+        entries.switch(False)
 
 
 def _new_map(tier: LocalTier) -> Any:

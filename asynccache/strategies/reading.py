@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.entry import is_generation
@@ -31,9 +31,10 @@ from asynccache.stampede.lease import WaitingRoom
 from asynccache.stampede.single_flight import Flight, SingleFlight
 from asynccache.steps import Acquire, Ensure, Outcome, Refresh
 from asynccache.stores.base import Store
+from asynccache.stores.local import LocalEntries, Ticket
 from asynccache.strategies.filling import Filler, Filling, Loaded
-from asynccache.strategies.loading import Load
-from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Recipe, Verdict, judge, storable
+from asynccache.strategies.near import Near
+from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Question, Verdict, judge, storable
 from asynccache.supervision import TaskOwner, gather
 from asynccache.tokens import new_salt, new_token
 
@@ -58,23 +59,6 @@ MISSING: Final = Missing()
 """Nothing is cached, and there was no loader: not the same as a remembered "not found", which is None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question(Generic[V]):
-    """What one read asks for.
-
-    Attributes:
-        key: the cell.
-        generations: keys of the generations that its entry carries, as far as they are known from the call.
-        recipe: the kind of entry.
-        load: loads it; None only looks.
-    """
-
-    key: str
-    generations: tuple[str, ...]
-    recipe: Recipe[V]
-    load: Load[V] | None
-
-
 class Reader:
     """Reads entries of all kinds from one store.
 
@@ -85,6 +69,8 @@ class Reader:
         max_concurrent_loads: most loads at once that no lease bounds, and most refreshes at once.
         keep_loads: lets a load go on after its last caller was cancelled.
         clock: reads time.
+        room: where callers wait for keys to change; whoever sees a change wakes them.
+        local: the local tier, if there is one.
     """
 
     def __init__(
@@ -96,22 +82,26 @@ class Reader:
         max_concurrent_loads: int = 64,
         keep_loads: bool = False,
         clock: Clock = SYSTEM_CLOCK,
+        room: WaitingRoom | None = None,
+        local: LocalEntries | None = None,
     ) -> None:
+        self._local = local
+        self._near = None if local is None else Near(local, counters)
         self._store = store
         self._count = counters
         self._clock = clock
         self._owner = TaskOwner("loads")
         self._flights: SingleFlight[Loaded[Any] | None] = SingleFlight(self._owner, keep=keep_loads)
-        self._room = WaitingRoom()
+        self._room = room or WaitingRoom()
         self._unleased = asyncio.Semaphore(max_concurrent_loads)
         self._refreshing: set[str] = set()
         self._max_refreshes = max_concurrent_loads
         self._filler = Filler(store, space, counters, self._owner, clock)
 
     @property
-    def room(self) -> WaitingRoom:
-        """Where callers wait for keys to change; whoever sees a change wakes them."""
-        return self._room
+    def entries(self) -> LocalEntries | None:
+        """The local tier, if there is one."""
+        return self._local
 
     async def aclose(self) -> None:
         """Cancels loads and refreshes, and gives back their leases."""
@@ -127,6 +117,8 @@ class Reader:
         Raises:
             LoadTimeout, LoadCancelled, and whatever the loader raises.
         """
+        if self._near is not None and (kept := self._near.find(question)) is not None:
+            return self._near.hand_out(kept, question)
         since = self._flights.now
         verdict = await self._look(question)
         if isinstance(verdict, Hit):
@@ -138,10 +130,18 @@ class Reader:
     async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
         """Answers many reads; one call to the store finds all hits."""
         since = self._flights.now
-        verdicts = await self._look_many(questions)
         answers: list[V | Missing | None] = [MISSING] * len(questions)
+        far = list(range(len(questions)))
+        if self._near is not None:
+            far = []
+            for at, question in enumerate(questions):
+                kept = self._near.find(question)
+                if kept is None:
+                    far.append(at)
+                else:
+                    answers[at] = self._near.hand_out(kept, question)
         misses: list[tuple[int, Miss]] = []
-        for at, verdict in enumerate(verdicts):
+        for at, verdict in zip(far, await self._look_many([questions[at] for at in far]), strict=True):
             if isinstance(verdict, Hit):
                 answers[at] = self._serve(questions[at], verdict)
                 continue
@@ -193,34 +193,37 @@ class Reader:
         return found[0], dict(zip(question.generations, found[1:], strict=True))
 
     async def _look(self, question: Question[V]) -> Verdict[V]:
-        try:
-            raw, generations = await self._read(question)
-            verdict = judge(raw, generations, question.recipe, self._store.now_ms())
-            if isinstance(verdict, MissingGenerations):
-                verdict = await self._judge_again(question, raw, generations, verdict)
-        except StoreUnavailable:
-            self._count.store_failures += 1
-            return Miss(MissReason.UNAVAILABLE)
-        return replace(verdict, generations=generations) if isinstance(verdict, Miss) else verdict
+        return (await self._look_many((question,)))[0]
 
     async def _look_many(self, questions: Sequence[Question[V]]) -> list[Verdict[V]]:
-        keys = [key for question in questions for key in (question.key, *question.generations)]
+        tickets = self._near.expect(questions) if self._near is not None else ()
         try:
-            unique = list(dict.fromkeys(keys))
-            found = dict(zip(unique, await self._store.read(unique), strict=True)) if unique else {}
-            now = self._store.now_ms()
-            verdicts: list[Verdict[V]] = []
-            for question in questions:
-                raw, generations = found[question.key], {key: found[key] for key in question.generations}
-                verdict = judge(raw, generations, question.recipe, now)
-                if isinstance(verdict, MissingGenerations):
-                    verdict = await self._judge_again(question, raw, generations, verdict)
-                if isinstance(verdict, Miss):
-                    verdict = replace(verdict, generations=generations)
-                verdicts.append(verdict)
+            return await self._judge_all(questions, tickets)
         except StoreUnavailable:
             self._count.store_failures += 1
             return [Miss(MissReason.UNAVAILABLE)] * len(questions)
+        finally:
+            if self._near is not None:
+                self._near.forget(tickets)
+
+    async def _judge_all(self, questions: Sequence[Question[V]], tickets: Sequence[Ticket | None]) -> list[Verdict[V]]:
+        if len(questions) == 1:
+            keys: Sequence[str] = (questions[0].key, *questions[0].generations)
+        else:
+            keys = list(dict.fromkeys(key for question in questions for key in (question.key, *question.generations)))
+        found = dict(zip(keys, await self._store.read(keys), strict=True)) if keys else {}
+        now = self._store.now_ms()
+        verdicts: list[Verdict[V]] = []
+        for at, question in enumerate(questions):
+            raw, generations = found[question.key], {key: found[key] for key in question.generations}
+            verdict = judge(raw, generations, question.recipe, now)
+            if self._near is not None:
+                self._near.keep(tickets[at], question, verdict, now)
+            if isinstance(verdict, MissingGenerations):
+                verdict = await self._judge_again(question, raw, generations, verdict)
+            if isinstance(verdict, Miss):
+                verdict = replace(verdict, generations=generations)
+            verdicts.append(verdict)
         return verdicts
 
     async def _judge_again(

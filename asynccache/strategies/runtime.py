@@ -179,9 +179,9 @@ class Runtime:
                 await part.open()
                 self._resources.append(part)
 
-    def serve(self, service: Service) -> None:
-        """Runs a service while the cache is open, if this process runs services."""
-        if not self.background:
+    def serve(self, service: Service, *, always: bool = False) -> None:
+        """Runs a service while the cache is open, if this process runs services, or `always`."""
+        if not self.background and not always:
             return
         if any(service.name == other.name for other in self._services):
             raise ConfigurationError(

@@ -11,8 +11,9 @@ from asynccache.entry import TOKEN_BYTES, Lease, Value, Writing, is_generation, 
 from asynccache.errors import DecodeError
 from asynccache.events import MissReason
 from asynccache.policy import Policy
+from asynccache.strategies.loading import Load
 
-__all__ = ["Hit", "Miss", "MissingGenerations", "Recipe", "Verdict", "judge"]
+__all__ = ["Hit", "Miss", "MissingGenerations", "Question", "Recipe", "Verdict", "judge"]
 
 V = TypeVar("V")
 _ID_AT = 24
@@ -25,6 +26,23 @@ class Recipe(Generic[V]):
     name: str
     codec: Codec[V]
     policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[V]):
+    """What one read asks for.
+
+    Attributes:
+        key: the cell.
+        generations: keys of the generations that its entry carries, as far as they are known from the call.
+        recipe: the kind of entry.
+        load: loads it; None only looks.
+    """
+
+    key: str
+    generations: tuple[str, ...]
+    recipe: Recipe[V]
+    load: Load[V] | None
 
 
 @dataclass(frozen=True, slots=True)
