@@ -84,6 +84,10 @@ class GuardedStore:
 
     async def open(self) -> None:
         await self._inner.open()
+        self._failures = 0
+        self._state = CircuitState.CLOSED
+        if self.owed:  # from a life before this one
+            await self._settle()
 
     async def aclose(self) -> None:
         """Ends the probe, after one last try to carry out what is owed."""

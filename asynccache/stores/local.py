@@ -31,7 +31,7 @@ from weakref import WeakSet, WeakValueDictionary
 from asynccache.errors import ConfigurationError, MissingExtra
 from asynccache.policy import Duration, seconds
 
-__all__ = ["Kept", "LocalEntries", "LocalTier", "Ticket", "is_immutable"]
+__all__ = ["Kept", "LocalEntries", "LocalTier", "Ticket", "is_immutable", "new_map"]
 
 _IMMUTABLE: Final = (
     type(None), bool, int, float, str, bytes, Decimal, UUID, dt.date, dt.time, dt.timedelta, dt.timezone
@@ -130,7 +130,7 @@ class LocalEntries:
         self._cap = float(tier.ttl_cap)  # type: ignore[arg-type]  # normalised when made
         self._everything = frozenset(everything)
         self._monotonic = monotonic
-        self._map = _new_map(tier)
+        self._map = new_map(tier)
         self._tickets: dict[str, Ticket] = {}
         _at_fork(self)
         self._marks: WeakValueDictionary[str, _Mark] = WeakValueDictionary()
@@ -205,7 +205,7 @@ class LocalEntries:
         """Forgets everything, reads under way included."""
         self._tickets.clear()
         # A new map: moka clears by comparing times of insertion, and "at once" must not depend on a clock.
-        self._map = _new_map(self._tier)
+        self._map = new_map(self._tier)
         for mark in list(self._marks.values()):
             mark.dead = True
         self._marks.clear()
@@ -245,7 +245,12 @@ def _off_in_child() -> None:
         entries.switch(False)
 
 
-def _new_map(tier: LocalTier) -> Any:
+def new_map(tier: LocalTier) -> Any:
+    """The map under a tier: a kept library's, of the size asked for.
+
+    Raises:
+        MissingExtra: the extra `local` is not installed.
+    """
     try:
         from moka_py import Moka  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:

@@ -1,0 +1,1 @@
+"""What asynccache promises in speed, measured beside its peers: `python -m benchmarks`."""

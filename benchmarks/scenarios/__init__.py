@@ -1,0 +1,27 @@
+"""The scenarios, in the order in which they run; one a file."""
+
+from types import ModuleType
+
+from benchmarks.scenarios import (
+    coherence,
+    cold_keys,
+    foreign_writes,
+    hit_ratio,
+    local_hit,
+    memory,
+    redis_hit,
+    redis_hit_alone,
+    stampede,
+)
+
+SCENARIOS: list[ModuleType] = [
+    local_hit,
+    redis_hit,
+    redis_hit_alone,
+    cold_keys,
+    stampede,
+    coherence,
+    foreign_writes,
+    hit_ratio,
+    memory,
+]
