@@ -18,7 +18,7 @@ from asynccache.stores.local import LocalEntries
 from asynccache.strategies.base import check_tags
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext
-from asynccache.strategies.reading import Question
+from asynccache.strategies.reading import Missing, Question
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.sources import returned_type
 from asynccache.strategies.verdicts import Recipe
@@ -217,7 +217,15 @@ class _Entry(Generic[R]):
     async def call(self, *args: Any, **kwargs: Any) -> R:
         self._runtime.check()
         # There is a loader, so the answer is never MISSING; None is R's.
-        return cast("R", await self._runtime.reader.get(self._question(args, kwargs)))
+        return cast("R", await self._runtime.reader.get(self.question(args, kwargs)))
+
+    @property
+    def check(self) -> Callable[[], None]:
+        return self._runtime.check
+
+    @property
+    def read(self) -> Callable[[Question[R]], Coroutine[Any, Any, R | Missing | None]]:
+        return self._runtime.reader.get
 
     @property
     def entries(self) -> LocalEntries | None:
@@ -233,13 +241,13 @@ class _Entry(Generic[R]):
 
     async def refresh(self, *args: Any, **kwargs: Any) -> R:
         self._runtime.check()
-        return cast("R", await self._runtime.reader.refresh(self._question(args, kwargs)))
+        return cast("R", await self._runtime.reader.refresh(self.question(args, kwargs)))
 
     async def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         self._runtime.check()
-        return await explain(self._runtime.store, self._question(args, kwargs))
+        return await explain(self._runtime.store, self.question(args, kwargs))
 
-    def _question(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Question[R]:
+    def question(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Question[R]:
         function = self._function
 
         def load(_: LoadContext) -> Coroutine[Any, Any, R]:
@@ -256,12 +264,13 @@ def _type_of(function: Callable[..., Any]) -> Any:
 
 
 def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
-    entries = entry.entries
+    entries, check, read, question = entry.entries, entry.check, entry.read, entry.question
     if entries is None or entry.fixed is None:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
-            return await entry.call(*args, **kwargs)
+            check()
+            return cast("R", await read(question(args, kwargs)))
 
     else:
         # What the call below would do on a local hit, without its frames: this is the path that has to cost nothing.
@@ -276,7 +285,8 @@ def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -
                 counters.local_hits += 1
                 value: R = kept.value if kept.payload is None else unpack(kept.payload, kept.compressed)
                 return value
-            return await entry.call(*args, **kwargs)
+            check()
+            return cast("R", await read(question(args, kwargs)))
 
     for name in _HANDLES:
         setattr(wrapper, name, getattr(entry, name))

@@ -20,7 +20,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
+
+import msgspec
 
 __all__ = [
     "ABSENT",
@@ -55,8 +58,7 @@ HEADER_BYTES: Final = _VALUE.size
 GENERATION_BYTES: Final = _GENERATION.size
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """A cached value, or a remembered "not found".
 
     Attributes:
@@ -165,6 +167,7 @@ def _pack_tag(name: str, generation: bytes) -> bytes:
     return len(raw).to_bytes(2, "big") + raw + generation
 
 
+@lru_cache(maxsize=4096)  # entries of one moment carry the same generations
 def _parse_tags(raw: bytes) -> tuple[tuple[str, bytes], ...]:
     tags, at = [], 0
     while at < len(raw):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 from urllib.parse import parse_qs, urlsplit
 
@@ -126,8 +126,8 @@ class RedisStore:
     def now_ms(self) -> int:
         return self._clock.wall_ms() + self._ahead_ms
 
-    async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        return await self._reads(keys)
+    def read(self, keys: Sequence[str]) -> Coroutine[Any, Any, Sequence[bytes | None]]:
+        return self._reads(keys)  # as it is, for one frame less on the hot path
 
     async def apply(self, key: str, step: Step) -> Reply:
         return self._reply(await self._calls(Call(_script(step), (key,), _arguments(step))))

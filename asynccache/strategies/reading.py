@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.entry import is_generation
@@ -193,7 +194,20 @@ class Reader:
         return found[0], dict(zip(question.generations, found[1:], strict=True))
 
     async def _look(self, question: Question[V]) -> Verdict[V]:
-        return (await self._look_many((question,)))[0]
+        if self._near is not None:
+            return (await self._look_many((question,)))[0]
+        # The same for one question without a local tier, which is worth saying twice: this is the hot path.
+        names = question.generations
+        try:
+            found = await self._store.read((question.key, *names))
+            raw, generations = found[0], dict(zip(names, found[1:], strict=True))
+            verdict = judge(raw, generations, question.recipe, self._store.now_ms())
+            if isinstance(verdict, MissingGenerations):
+                verdict = await self._judge_again(question, raw, generations, verdict)
+        except StoreUnavailable:
+            self._count.store_failures += 1
+            return Miss(MissReason.UNAVAILABLE)
+        return msgspec.structs.replace(verdict, generations=generations) if isinstance(verdict, Miss) else verdict
 
     async def _look_many(self, questions: Sequence[Question[V]]) -> list[Verdict[V]]:
         tickets = self._near.expect(questions) if self._near is not None else ()
@@ -222,7 +236,7 @@ class Reader:
             if isinstance(verdict, MissingGenerations):
                 verdict = await self._judge_again(question, raw, generations, verdict)
             if isinstance(verdict, Miss):
-                verdict = replace(verdict, generations=generations)
+                verdict = msgspec.structs.replace(verdict, generations=generations)
             verdicts.append(verdict)
         return verdicts
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from asynccache.codecs import Codec
 from asynccache.entry import TOKEN_BYTES, Lease, Value, Writing, is_generation, parse_cell
@@ -28,8 +30,7 @@ class Recipe(Generic[V]):
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Question(Generic[V]):
+class Question(msgspec.Struct, Generic[V], frozen=True):
     """What one read asks for.
 
     Attributes:
@@ -45,8 +46,7 @@ class Question(Generic[V]):
     load: Load[V] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Hit(Generic[V]):
+class Hit(msgspec.Struct, Generic[V], frozen=True):
     """A value to serve; None is a remembered "not found"."""
 
     value: V | None
@@ -54,8 +54,7 @@ class Hit(Generic[V]):
     stale: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(msgspec.Struct, frozen=True):
     """Why nothing can be served.
 
     Attributes:
@@ -68,7 +67,7 @@ class Miss:
     reason: MissReason
     dead: bytes = b""
     lease: bytes | None = None
-    generations: Mapping[str, bytes | None] = field(default_factory=dict)
+    generations: Mapping[str, bytes | None] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
