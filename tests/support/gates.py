@@ -25,6 +25,7 @@ from asynccache import Cache
 from asynccache.clock import SYSTEM_CLOCK
 from asynccache.steps import Reply, Step
 from asynccache.stores.redis import RedisStore
+from asynccache.supervision import TaskOwner
 
 PATIENCE = 10.0
 """Seconds until a state that never comes fails the test."""
@@ -68,12 +69,20 @@ class Gate:
 
 
 class GatedStore:
-    """A store whose calls stop at gates. Everything else is the inner store's."""
+    """A store whose calls stop at gates. Everything else is the inner store's.
+
+    Attributes:
+        steps: what has been asked for.
+        commands_travel_on: a command reaches Redis although its caller is cancelled before it does, as one that is on
+            the network.
+    """
 
     def __init__(self, inner: RedisStore) -> None:
         self._inner = inner
         self._gates: list[tuple[bool, type[Step], str, Gate]] = []
         self.steps: list[tuple[str, Step]] = []
+        self.commands_travel_on = False
+        self._travelling = TaskOwner("travelling")
 
     def before(self, step: type[Step], key: str = "") -> Gate:
         """Holds calls with this kind of step (on this key, else on any) before Redis sees them."""
@@ -100,6 +109,13 @@ class GatedStore:
         self, steps: Sequence[tuple[str, Step]], call: Callable[[], Awaitable[Sequence[Reply]]]
     ) -> Sequence[Reply]:
         self.steps += steps
+        if self.commands_travel_on:
+            return await asyncio.shield(self._travelling.start(self._travel(steps, call), handled=True))
+        return await self._travel(steps, call)
+
+    async def _travel(
+        self, steps: Sequence[tuple[str, Step]], call: Callable[[], Awaitable[Sequence[Reply]]]
+    ) -> Sequence[Reply]:
         await self._stop(False, steps)
         replies = await call()
         await self._stop(True, steps)
