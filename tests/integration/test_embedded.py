@@ -50,7 +50,7 @@ def nothing_in(path: Path) -> bool:
 
 async def until(condition: Callable[[], bool], what: str) -> None:
     async def poll() -> None:
-        while not condition():  # noqa: ASYNC110 - other processes signal no event
+        while not condition():
             await asyncio.sleep(0.01)
 
     try:
