@@ -16,7 +16,7 @@ import msgspec
 
 from asynccache.postgres.catalog import Family, Type
 
-__all__ = ["enum_of", "fits", "item_of", "members", "shown"]
+__all__ = ["enum_of", "fits", "innermost", "members", "shown"]
 
 _SCALARS: tuple[tuple[type, frozenset[Family]], ...] = (
     # In this order: a bool is an int, a datetime is a date.
@@ -66,13 +66,20 @@ def enum_of(annotation: Any) -> type[enum.Enum] | None:
     )
 
 
-def item_of(annotation: Any) -> Any:
+def _item_of(annotation: Any) -> Any:
     """What a list of this annotation holds; Any if it does not say."""
     for member in members(annotation):
         arguments = typing.get_args(member)
         if _is_list(member) and arguments:
             return arguments[0]
     return Any
+
+
+def innermost(annotation: Any) -> Any:
+    """What a list of lists of this annotation holds in the end."""
+    # An array of PostgreSQL has any number of dimensions, and says so nowhere.
+    item = _item_of(annotation)
+    return next((innermost(member) for member in members(item) if _is_list(member)), item)
 
 
 def fits(annotation: Any, type_: Type) -> bool:
@@ -85,7 +92,7 @@ def _fits(member: Any, type_: Type) -> bool:
     if type_.family is Family.JSON:
         return True
     if _is_list(member):
-        return type_.family is Family.ARRAY and type_.element is not None and fits(item_of(member), type_.element)
+        return type_.element is not None and fits(innermost(member), type_.element)
     if typing.get_origin(member) in {dict, collections.abc.Mapping} or not isinstance(member, type):
         return typing.get_origin(member) is None
     if issubclass(member, enum.Enum):

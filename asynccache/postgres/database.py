@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -28,7 +28,10 @@ _CLEAN_UP_SECONDS = 2.0
 class Connections(ABC):
     """Where connections come from."""
 
-    where: str = ""
+    @property
+    def where(self) -> str:
+        """` at` which server, for messages, if that is known; never with a password."""
+        return ""
 
     @abstractmethod
     async def open(self) -> None:
@@ -105,7 +108,10 @@ class Database(Connections):
         self._users = 0
         self._lock = asyncio.Lock()
         self._shown = _without_password(dsn)
-        self.where = f" at {self._shown}"
+
+    @property
+    def where(self) -> str:
+        return f" at {self._shown}"
 
     async def open(self) -> None:
         """Opens the pool, unless it is open.
@@ -167,6 +173,16 @@ class _Given(Connections):
         self._given = given
         self._shown = shown
 
+    @property
+    def where(self) -> str:
+        # asyncpg has no public name for it, and uvloop's errors do not tell it.
+        pool = self._given()
+        dsn = next(iter(getattr(pool, "_connect_args", ())), None)
+        if isinstance(dsn, str) and dsn:
+            return f" at {_without_password(dsn)}"
+        options = getattr(pool, "_connect_kwargs", {})
+        return f" at {options['host']}:{options.get('port') or 5432}" if options.get("host") else ""
+
     async def open(self) -> None:
         self.pool()
 
@@ -227,14 +243,25 @@ async def transaction(connection: Any) -> AsyncIterator[None]:
         yield
         await connection.execute("COMMIT")
     except BaseException:
-        try:
-            async with asyncio.timeout(_CLEAN_UP_SECONDS):
-                await connection.execute("ROLLBACK")
-        except BaseException:
-            # Nothing that is known about this connection can be relied on.
-            connection.terminate()
-            raise
+        await _roll_back(connection)
         raise
+
+
+async def _roll_back(connection: Any) -> None:
+    try:
+        async with asyncio.timeout(_CLEAN_UP_SECONDS):
+            await connection.execute("ROLLBACK")
+    except Exception:  # noqa: BLE001 - the error that led here is the one to report
+        _drop(connection)
+    except BaseException:
+        _drop(connection)
+        raise
+
+
+def _drop(connection: Any) -> None:
+    # A connection that was lost has left the pool already, and says so.
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _without_password(dsn: str) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from asynccache.postgres.binding import Binding, BoundField
 from asynccache.postgres.names import quoted
 
 __all__ = ["Statements"]
+
+
+# The first half of the advisory locks' numbers, so that they are nobody else's.
+_TURNS = 279_622_225
 
 
 class Statements:
@@ -22,6 +27,7 @@ class Statements:
         load: the rows of some keys; the fields, and last the key's position in the arrays (from 1).
         delete: removes rows; they are locked in the order of the arrays first, since a bare DELETE has no order.
         lock: locks rows in the order of the arrays.
+        take_turns: no parameters; waits for other transactions that do this for the same table.
     """
 
     def __init__(self, binding: Binding[Any]) -> None:
@@ -32,9 +38,10 @@ class Statements:
         keys = [f"k{position}" for position in range(1, len(transports) + 1)]
         arrays = ", ".join(f"${position}::{item.parameter}" for position, item in enumerate(transports, 1))
         source = f"unnest({arrays}) WITH ORDINALITY AS d({', '.join(keys)}, n)"
+        # A domain over an enum has no `=` of its own; other casts are empty here.
+        columns = [f"t.{quoted(name)}{item.cast}" for name, item in zip(self._key_names, transports, strict=True)]
         matches = " AND ".join(
-            f"t.{quoted(name)} = d.{key}{item.cast}"
-            for name, key, item in zip(self._key_names, keys, transports, strict=True)
+            f"{column} = d.{key}{item.cast}" for column, key, item in zip(columns, keys, transports, strict=True)
         )
         found = f"FROM {source} JOIN {binding.table.sql} AS t ON {matches}"
         self._fields = [f"t.{quoted(bound.column.name)}{bound.transport.read_cast}" for bound in binding.read]
@@ -42,13 +49,14 @@ class Statements:
             f"t.{quoted(name)}{item.read_cast}" for name, item in zip(self._key_names, transports, strict=True)
         ]
         self.load = f"SELECT {', '.join([*self._fields, 'd.n'])} {found}"
-        listed = ", ".join(f"t.{quoted(name)} AS {key}" for name, key in zip(self._key_names, keys, strict=True))
-        same = " AND ".join(f"t.{quoted(name)} = g.{key}" for name, key in zip(self._key_names, keys, strict=True))
+        listed = ", ".join(f"{column} AS {key}" for column, key in zip(columns, keys, strict=True))
+        same = " AND ".join(f"{column} = g.{key}" for column, key in zip(columns, keys, strict=True))
         locked = f"{found} ORDER BY d.n FOR UPDATE OF t"
         self.delete = (
             f"WITH gone AS MATERIALIZED (SELECT {listed} {locked}) DELETE FROM {binding.table.sql} AS t"
             f" USING gone AS g WHERE {same}"
         )
+        self.take_turns = f"SELECT pg_catalog.pg_advisory_xact_lock({_TURNS}, {_number(binding.table.sql)})"
         self.lock = f"SELECT count(*) FROM (SELECT 1 {locked}) AS locked"
 
     def upsert(self, fields: Sequence[BoundField], *, returning: bool) -> str:
@@ -84,3 +92,8 @@ class Statements:
             f" {f'DO UPDATE SET {update}' if update else 'DO NOTHING'}"
             f"{f' RETURNING {returned}' if returning else ''}"
         )
+
+
+def _number(name: str) -> int:
+    """A signed number of 32 bits, the same in every process."""
+    return zlib.crc32(name.encode()) - 2**31

@@ -29,7 +29,7 @@ __all__ = ["PostgresTable"]
 
 V = TypeVar("V")
 
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class PostgresTable(Generic[V]):
         bound = await self._ready()
         arrays = [list(column) for column in zip(*[bound.key.parts(key) for key in keys], strict=True)]
         async with self._forget_what_changed():
-            with reading(f"loading {len(keys)} row(s) of {self._shown}"):
+            with reading(f"loading {len(keys)} row(s) of {self._shown}{self._at}"):
                 async with self._connections.connection(self._timeout) as connection:
                     records = await connection.fetch(bound.statements.load, *arrays)
             return await bound.reader.values(records, [keys[record["n"] - 1] for record in records])
@@ -199,7 +199,7 @@ class PostgresTable(Generic[V]):
         bound = await self._ready()
         prepared = bound.writer.prepare(batch.writes)
         async with self._forget_what_changed():
-            with writing(f"writing {len(batch.writes)} row(s) of {self._shown}"):
+            with writing(f"writing {len(batch.writes)} row(s) of {self._shown}{self._at}"):
                 async with self._connections.connection(self._timeout) as connection:
                     return await self._apply(connection, bound, batch, prepared)
 
@@ -209,7 +209,7 @@ class PostgresTable(Generic[V]):
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or refuses.
         """
-        with writing(f"creating {self._batches.sql}"):
+        with writing(f"creating {self._batches.sql}{self._at}"):
             async with self._connections.connection(self._timeout) as connection:
                 await self._batches.install(connection)
 
@@ -221,7 +221,11 @@ class PostgresTable(Generic[V]):
                 async with transaction(connection):
                     if batch.id is not None and not await self._batches.record(connection, batch.id):
                         return Applied(again=True)
-                    return Applied(stored=await bound.writer.write(connection, prepared, returning=batch.id is None))
+                    return Applied(
+                        stored=await bound.writer.write(
+                            connection, prepared, returning=batch.id is None, retried=attempt > 1
+                        )
+                    )
             except NoBatchLog:
                 await self._batches.install(connection)
             except TRY_AGAIN:
@@ -230,12 +234,16 @@ class PostgresTable(Generic[V]):
                 await asyncio.sleep(random.uniform(0.0, 0.02 * attempt))  # noqa: S311 - spreads those who collided
         raise SchemaMismatch(f"{self._batches.sql} was created and is not there: does the search path change?")
 
+    @property
+    def _at(self) -> str:
+        return self._connections.where
+
     async def _ready(self) -> _Bound[V]:
         return self._binding or await self._bind()
 
     async def _bind(self) -> _Bound[V]:
         async with self._lock:
-            with reading(f"reading the description of the table {self._shown}"):
+            with reading(f"reading the description of the table {self._shown}{self._at}"):
                 async with self._connections.connection(self._timeout) as connection:
                     table = await read_table(connection, *self._name)
             binding = bind(table, self._model, self._key, self._columns)

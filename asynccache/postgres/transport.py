@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from asynccache.postgres.annotations import enum_of, item_of, members
+from asynccache.postgres.annotations import enum_of, innermost, members
 from asynccache.postgres.catalog import Family, Type
 
 __all__ = ["Transport", "transport_for"]
@@ -74,6 +74,8 @@ def transport_for(
     exact, scalar = _SCALARS[family]
     member = enum_of(annotation)
     convert: Convert | None = member if to_member and member else None
+    if family is Family.TIMESTAMPTZ:
+        convert = _with_zone
     if family is Family.NUMERIC and int in members(annotation):
         convert = _whole
     parameter = "text" if type_.base in {"varchar", "name"} else type_.name
@@ -83,7 +85,7 @@ def transport_for(
 def _array(type_: Type, annotation: Any, *, to_member: bool) -> Transport:
     element = type_.element
     assert element is not None  # noqa: S101 - an array has one
-    inner = transport_for(element, item_of(annotation), to_member=to_member)
+    inner = transport_for(element, innermost(annotation), to_member=to_member)
     text = _TEXTS.get(element.family, str)
 
     def encode(value: Any) -> str:
@@ -207,6 +209,11 @@ def _bytes(value: Any) -> bytes:
 def _json(value: Any) -> str:
     # NaN is refused: JSON has none, and null would be another value.
     return json.dumps(msgspec.to_builtins(value, str_keys=True), allow_nan=False, ensure_ascii=False)
+
+
+def _with_zone(value: dt.datetime) -> dt.datetime:
+    # asyncpg reads infinity as a datetime without one.
+    return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
 
 
 def _whole(value: Decimal) -> Any:

@@ -53,6 +53,11 @@ class Prepared:
     callers: dict[Parts, Any]
 
     @property
+    def mixed(self) -> bool:
+        """Whether it both puts and deletes."""
+        return bool(self.deletes and self.runs)
+
+    @property
     def statements(self) -> int:
         """How many statements apply it, at least."""
         return bool(self.deletes) + sum(1 if run.fields else 2 for run in self.runs)
@@ -104,18 +109,27 @@ class Writer(Generic[V]):
         runs = [self._run(shape, list(group)) for shape, group in itertools.groupby(rows, key=_shape_of)]
         return Prepared(sorted(callers), deletes, runs, callers)
 
-    async def write(self, connection: Any, prepared: Prepared, *, returning: bool) -> dict[Any, V]:
+    async def write(
+        self, connection: Any, prepared: Prepared, *, returning: bool, retried: bool = False
+    ) -> dict[Any, V]:
         """Applies a prepared batch.
+
+        Deletes go first, since a put may take what a deleted row held of another unique constraint. So rows of a batch
+        that does both are not locked in the one order of keys, and it may deadlock with another that shares keys with
+        it; those that did take turns.
 
         Args:
             connection: in a transaction, if there is more than one statement.
             returning: whether rows are wanted as stored.
+            retried: whether this batch has met a deadlock before.
 
         Returns:
             The rows that were put, as stored, by their caller's key.
         """
-        if prepared.deletes and prepared.runs:
-            # Two statements, each in order, are together not in order: so first all rows are locked.
+        if prepared.mixed:
+            if retried:
+                await connection.execute(self._statements.take_turns)
+            # In order at least the rows that are there: what is left to deadlock over are those that are not.
             await connection.fetchval(self._statements.lock, *_arrays(prepared.all_keys))
         if prepared.deletes:
             await connection.execute(self._statements.delete, *_arrays(prepared.deletes))
