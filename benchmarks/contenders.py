@@ -95,10 +95,7 @@ async def cashews_memory(context: Context) -> Operation:
     cache.setup("mem://?size=10000")
     context.stack.push_async_callback(cache.close)
 
-    @cache(ttl="10m", key="row:{key}")
-    async def read(key: int) -> Row:
-        return await load(key)
-
+    read: Any = cache(ttl="10m", key="row:{key}")(load)
     return lambda at: read(at % KEYS)
 
 
@@ -110,10 +107,7 @@ async def cashews_redis(context: Context) -> Operation:
     cache.setup(context.redis_url, max_connections=512, client_side=False)
     context.stack.push_async_callback(cache.close)
 
-    @cache(ttl="10m", key="bench-cashews:{key}")
-    async def read(key: int) -> Row:
-        return await load(key)
-
+    read: Any = cache(ttl="10m", key="bench-cashews:{key}")(load)
     return lambda at: read(at % KEYS)
 
 
@@ -123,9 +117,7 @@ async def aiocache_memory(context: Context) -> Operation:
 
     del context
 
-    @cached(ttl=600, cache=SimpleMemoryCache, key_builder=lambda _, key: f"row:{key}")  # type: ignore[untyped-decorator]
-    async def read(key: int) -> Row:
-        return await load(key)
+    read: Any = cached(ttl=600, cache=SimpleMemoryCache, key_builder=lambda _, key: f"row:{key}")(load)
 
     return lambda at: read(at % KEYS)
 
@@ -137,7 +129,7 @@ async def aiocache_redis(context: Context) -> Operation:
 
     parts = urlsplit(context.redis_url)
 
-    @cached(  # type: ignore[untyped-decorator]
+    read: Any = cached(
         ttl=600,
         cache=RedisCache,
         endpoint=parts.hostname,
@@ -146,9 +138,7 @@ async def aiocache_redis(context: Context) -> Operation:
         pool_max_size=512,
         serializer=PickleSerializer(),
         key_builder=lambda _, key: f"row:{key}",
-    )
-    async def read(key: int) -> Row:
-        return await load(key)
+    )(load)
 
     context.stack.push_async_callback(read.cache.close)
     return lambda at: read(at % KEYS)
@@ -158,13 +148,11 @@ async def async_lru_memory(context: Context) -> Operation:
     """async_lru's decorator."""
     from async_lru import alru_cache  # noqa: PLC0415 - a peer may be missing
 
-    @alru_cache(maxsize=10_000)
-    async def read(key: int) -> Row:
-        return await load(key)
+    read: Any = alru_cache(maxsize=10_000)(load)
 
     context.stack.push_async_callback(read.cache_close)
 
-    async def operation(at: int) -> Row:
+    async def operation(at: int) -> Any:
         return await read(at % KEYS)
 
     return operation
