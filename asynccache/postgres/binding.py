@@ -128,6 +128,11 @@ def _check_key(table: Table, key: Sequence[str], problems: list[str]) -> None:
                 f"the key column {quoted(name)} is {column.type.shown}, of which different values can be one row or"
                 " equal ones look different: use an integer, text, uuid, boolean, bytea, date, timestamp or enum"
             )
+        if not column.deterministic:
+            problems.append(
+                f"the key column {quoted(name)} has a collation that is not deterministic, so that different keys"
+                " can be one row"
+            )
         if column.generated:
             problems.append(f"the key column {quoted(name)} is generated, so that no row can be written by it")
     if not missing and frozenset(key) not in table.unique:

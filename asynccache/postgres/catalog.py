@@ -74,6 +74,7 @@ class Column:
     Attributes:
         generated: its value is computed; it is never written.
         identity: `always`, `by default`, or empty.
+        deterministic: texts are equal only if they are the same, whatever its collation.
         has_default: an insert may leave it out, even if it must not be null.
     """
 
@@ -83,6 +84,7 @@ class Column:
     has_default: bool
     generated: bool
     identity: str
+    deterministic: bool = True
 
     @property
     def needed(self) -> bool:
@@ -125,8 +127,8 @@ ORDER BY visible DESC, n.nspname, c.relname LIMIT 10000
 _COLUMNS = """
 SELECT a.attname AS name, a.atttypid AS type, a.attnotnull AS not_null, a.atthasdef AS has_default,
     a.attgenerated <> '' AS generated, a.attidentity::text AS identity,
-    pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown
-FROM pg_catalog.pg_attribute a
+    pg_catalog.format_type(a.atttypid, a.atttypmod) AS shown, coalesce(c.collisdeterministic, true) AS deterministic
+FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
@@ -211,6 +213,7 @@ def _column(row: asyncpg.Record, types: dict[int, asyncpg.Record]) -> Column:
         has_default,
         row["generated"],
         {"a": "always", "d": "by default"}.get(row["identity"], ""),
+        row["deterministic"],
     )
 
 

@@ -46,7 +46,7 @@ class Model(ABC, Generic[V]):
         """A function from a value to its fields of these names; `msgspec.UNSET` for one that it has not."""
 
     @abstractmethod
-    def put_together(self, names: Sequence[str]) -> Callable[[list[Sequence[Any]]], list[V]]:
+    def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         """A function from rows of these fields to values; raises whatever the type's library does."""
 
     def json_dump(self, field: str) -> Callable[[Any], str] | None:  # noqa: ARG002 - for those that have one
@@ -84,7 +84,7 @@ class MsgspecModel(_Attributes[V]):
         super().__init__(type_, {name: hints[name] for name in self._encoded})
         _check_msgspec(type_)
 
-    def put_together(self, names: Sequence[str]) -> Callable[[list[Sequence[Any]]], list[V]]:
+    def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         return _converter(self.type, [self._encoded[name] for name in names])
 
 
@@ -101,7 +101,7 @@ class TypedDictModel(Model[V]):
     def take_apart(self, names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
         return _taker(names)
 
-    def put_together(self, names: Sequence[str]) -> Callable[[list[Sequence[Any]]], list[V]]:
+    def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         return _converter(self.type, list(names))
 
 
@@ -117,7 +117,7 @@ class OpenDict(Model[V]):
     def take_apart(self, names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
         return _taker(names)
 
-    def put_together(self, names: Sequence[str]) -> Callable[[list[Sequence[Any]]], list[V]]:
+    def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         return lambda rows: [dict(zip(names, row, strict=True)) for row in rows]  # type: ignore[misc]  # V is dict
 
 
@@ -136,7 +136,7 @@ class PydanticModel(_Attributes[V]):
         super().__init__(type_, {name: info.annotation for name, info in self._infos.items()})
         self._input = {name: _input_name(name, info) for name, info in self._infos.items()}
 
-    def put_together(self, names: Sequence[str]) -> Callable[[list[Sequence[Any]]], list[V]]:
+    def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         inputs = [self._input[name] for name in names]
         validate = self._adapter.validate_python
         return lambda rows: [validate(dict(zip(inputs, row, strict=True))) for row in rows]
@@ -191,10 +191,10 @@ def _taker(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: tuple([value.get(name, UNSET) for name in names])
 
 
-def _converter(type_: Any, names: list[str]) -> Callable[[list[Sequence[Any]]], list[Any]]:
+def _converter(type_: Any, names: list[str]) -> Callable[[Sequence[Sequence[Any]]], list[Any]]:
     many = list[type_]
 
-    def build(rows: list[Sequence[Any]]) -> list[Any]:
+    def build(rows: Sequence[Sequence[Any]]) -> list[Any]:
         return msgspec.convert([dict(zip(names, row, strict=True)) for row in rows], many)
 
     return build

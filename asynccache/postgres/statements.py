@@ -22,9 +22,10 @@ class Statements:
     """The statements that read and write one bound table.
 
     Each takes one array for each key column, in the key's order; an upsert takes one more for each column it writes.
+    Rows come back as the fields of the binding, then the key columns.
 
     Attributes:
-        load: the rows of some keys; the fields, and last the key's position in the arrays (from 1).
+        load: the rows of some keys, in no order.
         delete: removes rows; they are locked in the order of the arrays first, since a bare DELETE has no order.
         lock: locks rows in the order of the arrays.
         take_turns: no parameters; waits for other transactions that do this for the same table.
@@ -48,7 +49,13 @@ class Statements:
         self._returned_keys = [
             f"t.{quoted(name)}{item.read_cast}" for name, item in zip(self._key_names, transports, strict=True)
         ]
-        self.load = f"SELECT {', '.join([*self._fields, 'd.n'])} {found}"
+        returned = ", ".join([*self._fields, *self._returned_keys])
+        if len(transports) == 1:
+            # A join with the array may be planned as a scan of the table; this is a lookup in the index.
+            array = f"$1::{transports[0].parameter}{transports[0].cast and transports[0].cast + '[]'}"
+            self.load = f"SELECT {returned} FROM {binding.table.sql} AS t WHERE {columns[0]} = ANY({array})"
+        else:
+            self.load = f"SELECT {returned} {found}"
         listed = ", ".join(f"{column} AS {key}" for column, key in zip(columns, keys, strict=True))
         same = " AND ".join(f"{column} = g.{key}" for column, key in zip(columns, keys, strict=True))
         locked = f"{found} ORDER BY d.n FOR UPDATE OF t"
@@ -64,7 +71,7 @@ class Statements:
 
         Args:
             fields: what is written, beside the key.
-            returning: return the rows as stored: the fields, then the key columns. Where `fields` is empty, rows that
+            returning: return the rows as stored. Where `fields` is empty, rows that
                 exist are left alone and not returned.
         """
         shape = (tuple(bound.column.name for bound in fields), returning)

@@ -169,12 +169,14 @@ class PostgresTable(Generic[V]):
         if not keys:
             return {}
         bound = await self._ready()
-        arrays = [list(column) for column in zip(*[bound.key.parts(key) for key in keys], strict=True)]
+        parts = [bound.key.parts(key) for key in keys]
+        arrays = [list(column) for column in zip(*parts, strict=True)]
         async with self._forget_what_changed():
             with reading(f"loading {len(keys)} row(s) of {self._shown}{self._at}"):
                 async with self._connections.connection(self._timeout) as connection:
                     records = await connection.fetch(bound.statements.load, *arrays)
-            return await bound.reader.values(records, [keys[record["n"] - 1] for record in records])
+            found = await bound.reader.values(records)
+        return {key: found[key_parts] for key, key_parts in zip(keys, parts, strict=True) if key_parts in found}
 
     async def apply(self, batch: Batch[V]) -> Applied[V]:
         """Applies writes: one statement for all puts, one for all deletes, in one transaction.

@@ -146,13 +146,11 @@ class Writer(Generic[V]):
                 return {}
             # Nothing to update, so rows that were there are not returned.
             records = await connection.fetch(self._statements.load, *_arrays(run.keys))
-            return await self._reader.values(records, [callers[run.keys[record["n"] - 1]] for record in records])
-        records = await connection.fetch(self._statements.upsert(run.fields, returning=True), *arrays)
-        width = len(self._binding.read)
-        keys = [callers.get(self._key.returned(tuple(record.values())[width:])) for record in records]
-        # A trigger may have changed the key: then this is not the row of any key that was put.
-        known = [(record, key) for record, key in zip(records, keys, strict=True) if key is not None]
-        return await self._reader.values([record for record, _ in known], [key for _, key in known])
+        else:
+            records = await connection.fetch(self._statements.upsert(run.fields, returning=True), *arrays)
+        found = await self._reader.values(records)
+        # A trigger may have changed a key: then that is not the row of any key that was put.
+        return {callers[parts]: value for parts, value in found.items() if parts in callers}
 
     def _row(self, key: Any, parts: Parts, value: V) -> tuple[Any, ...]:
         model = self._binding.model

@@ -309,6 +309,12 @@ async def test_keys_of_every_type_find_their_row_and_strange_ones_are_named(
     assert await table.load_many([key]) == {}
 
 
+async def test_two_keys_that_mean_one_row_both_find_it(pool: Pool) -> None:
+    await pool.execute(f"{TYPES} CREATE TABLE t (k color PRIMARY KEY, v int); INSERT INTO t VALUES ('red', 1)")
+    table = PostgresTable(pool, "t", key="k", model=dict)
+    assert set(await table.load_many(["red", Color.RED, "green"])) == {"red", Color.RED}
+
+
 @pytest.mark.parametrize("sql", ["double precision", "jsonb", "interval", "inet", "int[]", "time"])
 async def test_a_type_whose_values_have_no_single_form_is_no_key(pool: Pool, sql: str) -> None:
     await pool.execute(f"CREATE TABLE t (k {sql} PRIMARY KEY, v int)")
