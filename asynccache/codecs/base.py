@@ -32,7 +32,7 @@ class Codec(ABC, Generic[V]):
     """Encodes values of one type.
 
     Attributes:
-        id: number of the format on the wire.
+        id: number of the format on the wire, from 0 to 255.
         type: what values are.
         fingerprint: eight bytes that change with the shape of the type, the same in every process.
     """
@@ -46,38 +46,46 @@ class Codec(ABC, Generic[V]):
 
     @abstractmethod
     def encode(self, value: V) -> bytes:
-        """The value as bytes; `EncodeError` if it is not of this type."""
-
-    @abstractmethod
-    def decode(self, payload: bytes) -> V:
-        """The value again; `DecodeError` for anything that `encode` did not make."""
-
-    def pack(self, value: V) -> Packed:
-        """Encodes a value for the wire.
+        """The value as bytes.
 
         Raises:
             EncodeError: it is not of this type, or holds what cannot be encoded.
-            ValueTooLarge: it is above `max_value_bytes`.
+        """
+
+    @abstractmethod
+    def decode(self, payload: bytes | memoryview) -> V:
+        """The value again.
+
+        Raises:
+            DecodeError: bytes that are not a value of this type.
+        """
+
+    def pack(self, value: V) -> Packed:
+        """Encodes a value for the wire, compressed if it is large and that makes it smaller.
+
+        Raises:
+            EncodeError: it is not of this type, or holds what cannot be encoded.
+            ValueTooLarge: it is above `max_value_bytes`, or above what `unpack` would decompress.
         """
         payload = self.encode(value)
         limits = self._limits
-        compressed = False
-        if limits.compress_above is not None and len(payload) > limits.compress_above:
+        size, compressed = len(payload), False
+        if limits.compress_above is not None and limits.compress_above < size <= limits.max_decompressed_bytes:
             smaller = compress(payload)
-            if len(smaller) < len(payload):
+            if len(smaller) < size:
                 payload, compressed = smaller, True
         if len(payload) > limits.max_value_bytes:
             raise ValueTooLarge(
-                f"a value of type {type(value).__name__} takes {len(payload):,} bytes, above max_value_bytes="
+                f"a value of type {type(value).__qualname__} takes {len(payload):,} bytes, above max_value_bytes="
                 f"{limits.max_value_bytes:,}: cache less of it, raise the limit, or set compress_above"
             )
         return Packed(payload, compressed)
 
-    def unpack(self, payload: bytes, compressed: bool) -> V:
-        """Decodes what `pack` made.
+    def unpack(self, payload: bytes | memoryview, compressed: bool) -> V:
+        """Decodes what `pack` made, whatever this codec's own `compress_above` is.
 
         Raises:
-            DecodeError: it did not make this, or another type's codec did.
+            DecodeError: bytes that are not a value of this type, or need the extra `compress`.
         """
         if compressed:
             payload = decompress(payload, self._limits.max_decompressed_bytes)

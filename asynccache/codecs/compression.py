@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from asynccache.errors import DecodeError, MissingExtra
 
 try:
@@ -13,8 +11,6 @@ except ModuleNotFoundError:  # the extra is not installed
 
 __all__ = ["check_compression", "compress", "decompress"]
 
-_CHUNK = 65_536
-
 
 def check_compression() -> None:
     """Raises `MissingExtra` if values cannot be compressed here."""
@@ -23,32 +19,27 @@ def check_compression() -> None:
 
 
 def compress(payload: bytes) -> bytes:
-    """The payload as one frame."""
+    """The payload as one frame, which says how long it is and holds a checksum."""
     # A context is not safe to share between threads, and cheap to make.
-    return zstandard.ZstdCompressor().compress(payload)
+    return zstandard.ZstdCompressor(write_checksum=True, write_content_size=True).compress(payload)
 
 
-def decompress(frame: bytes, limit: int) -> bytes:
+def decompress(frame: bytes | memoryview, limit: int) -> bytes:
     """The payload of one frame.
 
     Raises:
-        DecodeError: not a frame, cut short, or above `limit` bytes; never more than that is held.
+        DecodeError: not a frame of `compress`, cut short, damaged, or above `limit` bytes; what it says of its length
+            is checked first, and never more than that is written.
     """
     if zstandard is None:
         raise DecodeError("a compressed value, and zstandard is not installed: pip install 'asynccache[compress]'")
     try:
         size = zstandard.get_frame_parameters(frame).content_size
-        if size > limit and size != zstandard.CONTENTSIZE_UNKNOWN:
+        if size == zstandard.CONTENTSIZE_UNKNOWN:
+            raise DecodeError("a compressed value that does not say how long it is")
+        if size > limit:
             raise DecodeError(f"a compressed value of {size:,} bytes, above the limit of {limit:,}")
-        reader: Any = zstandard.ZstdDecompressor().stream_reader(frame, read_across_frames=False)
-        parts, total = [], 0
-        while part := reader.read(min(_CHUNK, limit + 1 - total)):
-            parts.append(part)
-            total += len(part)
-            if total > limit:
-                raise DecodeError(f"a compressed value above the limit of {limit:,} bytes")
+        # With its length known, it is written straight into one buffer of that length, and no window is kept.
+        return zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DecodeError(f"a compressed value that is damaged: {error}") from error
-    if size not in {total, zstandard.CONTENTSIZE_UNKNOWN}:
-        raise DecodeError(f"a compressed value cut short: {total:,} of {size:,} bytes")
-    return b"".join(parts)

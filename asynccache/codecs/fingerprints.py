@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 import typing
@@ -10,64 +9,53 @@ from typing import Any
 
 import msgspec
 
+from asynccache.codecs.annotations import UNIONS, inner
+from asynccache.codecs.shapes import fields, model_kind
+
 __all__ = ["fingerprint"]
 
 
 def fingerprint(type_: Any) -> bytes:
-    """The fingerprint of a type: of its name, fields, their types and whether they have defaults, all the way down."""
+    """The fingerprint of a type: of its name, fields, their types and whether they have defaults, all the way down.
+
+    It is the first eight bytes of BLAKE2b over a description of these. Values of defaults, constraints, validators and
+    the module in which a class stands are not part of it.
+    """
     return hashlib.blake2b(_describe(type_, ()).encode(), digest_size=8).digest()
 
 
 def _describe(type_: Any, inside: tuple[Any, ...]) -> str:
-    if any(type_ is outer for outer in inside):
-        return f"^{getattr(type_, '__qualname__', type_)}"  # recursive: its shape is being described already
+    type_ = inner(type_)
     origin, arguments = typing.get_origin(type_), typing.get_args(type_)
+    if origin in UNIONS:  # `X | None` and `Optional[X]`, in any order
+        return f"Union[{','.join(sorted(_describe(part, inside) for part in arguments))}]"
+    if origin is typing.Literal:
+        return f"Literal[{','.join(map(_constant, arguments))}]"
     if origin is not None:
-        if origin is typing.Annotated:
-            # Constraints decide what is valid, not how it is written.
-            return _describe(arguments[0], inside)
-        name = getattr(origin, "__qualname__", str(origin))
-        parts = [repr(part) if origin is typing.Literal else _describe(part, inside) for part in arguments]
-        if name in {"Union", "UnionType"}:
-            name, parts = "Union", sorted(parts)
-        return f"{name}[{','.join(parts)}]" + (_fields(origin, inside) if isinstance(origin, type) else "")
+        described = ",".join("..." if part is Ellipsis else _describe(part, inside) for part in arguments)
+        return f"{_describe(origin, inside)}[{described}]"
+    if type_ is None or type_ is type(None):
+        return "None"
     if not isinstance(type_, type):
         return str(type_)
+    if type_ in inside:
+        return f"^{type_.__qualname__}"  # recursive: its shape is being described already
     if issubclass(type_, enum.Enum):
-        members = ",".join(f"{member.name}={member.value!r}" for member in type_)
-        return f"{type_.__qualname__}<{members}>"
-    return type_.__qualname__ + _fields(type_, inside)
-
-
-def _fields(type_: type, inside: tuple[Any, ...]) -> str:
-    """`{name: type, ...}` of a model; nothing for other types."""
+        return f"{type_.__qualname__}<{','.join(map(_constant, type_))}>"
+    if model_kind(type_) is None:
+        return type_.__qualname__
     inside = (*inside, type_)
-    found: list[tuple[str, Any, bool]] = []
-    if issubclass(type_, msgspec.Struct):
-        found = [(field.encode_name, field.type, field.required) for field in msgspec.structs.fields(type_)]
-        extra = f"{type_.__struct_config__.tag!r}{type_.__struct_config__.array_like}"
-    elif dataclasses.is_dataclass(type_):
-        hints = typing.get_type_hints(type_, include_extras=True)
-        none = dataclasses.MISSING
-        found = [
-            (field.name, hints[field.name], field.default is none and field.default_factory is none)
-            for field in dataclasses.fields(type_)
-        ]
-        extra = ""
-    elif issubclass(type_, tuple) and hasattr(type_, "_fields"):
-        hints = typing.get_type_hints(type_, include_extras=True)
-        defaults = getattr(type_, "_field_defaults", {})
-        found = [(name, hints.get(name, Any), name not in defaults) for name in type_._fields]
-        extra = ""
-    elif typing.is_typeddict(type_):
-        hints = typing.get_type_hints(type_, include_extras=False)
-        required = type_.__required_keys__  # type: ignore[attr-defined]  # of every TypedDict
-        found = [(name, hint, name in required) for name, hint in sorted(hints.items())]
-        extra = ""
-    elif hasattr(type_, "model_fields") and hasattr(type_, "__pydantic_core_schema__"):
-        found = [(name, field.annotation, field.is_required()) for name, field in type_.model_fields.items()]
-        extra = ""
-    else:
-        return ""
-    described = ",".join(f"{name}{'' if needed else '?'}:{_describe(hint, inside)}" for name, hint, needed in found)
-    return f"{extra}{{{described}}}"
+    config = type_.__struct_config__ if issubclass(type_, msgspec.Struct) else None
+    wire = f"{config.tag_field}={config.tag!r}{'[]' if config.array_like else ''}" if config else ""
+    described = ",".join(
+        f"{field.name}{'' if field.required else '?'}:{_describe(field.type, inside)}" for field in fields(type_)
+    )
+    return f"{type_.__qualname__}{wire}{{{described}}}"
+
+
+def _constant(value: Any) -> str:
+    """A constant in words that are the same in every process."""
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__qualname__}.{value.name}={_constant(value.value)}"
+    # Any other repr may hold an address, or depend on the order of a set.
+    return repr(value) if type(value) in {str, int, bool, bytes, float, type(None)} else type(value).__qualname__
