@@ -115,6 +115,11 @@ class SingleFlight(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._flights.values()))
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more than one key is being loaded."""
+        return len(self._flights) > 1
+
     def find(self, key: Hashable, since: int, proof: Hashable) -> Flight[T] | None:
         """The youngest flight of this key that the call may join, if there is one."""
         for flight in reversed(self._flights.get(key, ())):

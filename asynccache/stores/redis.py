@@ -45,6 +45,8 @@ __all__ = ["RedisClient", "RedisStore"]
 RedisClient: TypeAlias = "Redis | RedisCluster"
 T = TypeVar("T")
 
+_SHARED: Final = 200
+"""Most calls that share a command: a script holds up everybody else on the server."""
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 # Read with the module: at first use it would be on the event loop.
 _SCRIPTS: Final[dict[type, Script]] = {
@@ -176,10 +178,11 @@ class RedisStore:
 
     async def _call_batch(self, calls: Sequence[Call]) -> Sequence[Any]:
         answers = await self._send(calls)
-        forgotten = [at for at, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)]
+        forgotten = [at for at, answer in enumerate(answers) if _forgotten(answer)]
         if forgotten:
-            for script in dict.fromkeys(calls[at].script for at in forgotten):
-                await self._bounded(lambda source=script.source: self._client.script_load(source))  # type: ignore[misc]
+            scripts = dict.fromkeys(calls[at].script for at in forgotten)
+            for source in [text for script in scripts for text in script.sources]:
+                await self._bounded(lambda source=source: self._client.script_load(source))  # type: ignore[misc]
             again = await self._send([calls[at] for at in forgotten])
             for at, answer in zip(forgotten, again, strict=True):
                 answers[at] = answer
@@ -195,10 +198,40 @@ class RedisStore:
                     return_exceptions=True,
                 )
             )
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
-        return await self._bounded(lambda: pipeline.execute(raise_on_error=False))
+        return await self._send_grouped(self._client, calls)
+
+    async def _send_grouped(self, client: Redis, calls: Sequence[Call], *, alone: bool = False) -> list[Any]:
+        """One pipeline, in which calls of the same script share commands, unless each is to be `alone`."""
+        groups: dict[tuple[Script, int, int], list[int]] = {}
+        for at, call in enumerate(calls):
+            groups.setdefault((call.script, len(call.keys), len(call.args)), []).append(at)
+        pipeline = client.pipeline(transaction=False)
+        sent: list[list[int]] = []
+        for (script, keys_each, args_each), members in groups.items():
+            if script.many is None or len(members) == 1 or alone:
+                for at in members:
+                    pipeline.evalsha(script.sha, keys_each, *calls[at].keys, *calls[at].args)
+                    sent.append([at])
+                continue
+            for begin in range(0, len(members), _SHARED):
+                part = members[begin : begin + _SHARED]
+                keys = [key for at in part for key in calls[at].keys]
+                args = [argument for at in part for argument in calls[at].args]
+                pipeline.evalsha(script.many.sha, len(keys), *keys, keys_each, args_each, *args)
+                sent.append(part)
+        answers: list[Any] = [None] * len(calls)
+        replies = await self._bounded(lambda: pipeline.execute(raise_on_error=False))
+        for part, reply in zip(sent, replies, strict=True):
+            if len(part) == 1:
+                answers[part[0]] = reply
+                continue
+            if isinstance(reply, redis.exceptions.ResponseError) and not _forgotten(reply):
+                # One of them failed, and with it the command: who is to blame shows when each is sent by itself.
+                reply = await self._send_grouped(client, [calls[at] for at in part], alone=True)  # noqa: PLW2901
+            shared = [reply] * len(part) if isinstance(reply, Exception) else reply
+            for at, answer in zip(part, shared, strict=True):
+                answers[at] = answer
+        return answers
 
     async def _bounded(self, command: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -277,6 +310,10 @@ def _unavailable(error: BaseException) -> StoreUnavailable:
     unavailable = StoreUnavailable(f"Redis: {type(error).__name__}: {what}")
     unavailable.__cause__ = error
     return unavailable
+
+
+def _forgotten(answer: Any) -> bool:
+    return isinstance(answer, redis.exceptions.NoScriptError)
 
 
 def _script(step: Step) -> Script:

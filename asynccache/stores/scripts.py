@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 __all__ = ["Argument", "Call", "Script", "load_script"]
 
@@ -14,11 +14,31 @@ Argument: TypeAlias = bytes | str | int
 
 
 class Script(NamedTuple):
-    """A script and the SHA-1 by which servers know it."""
+    """A script and the SHA-1 by which servers know it.
+
+    Attributes:
+        name: the file's name without `.lua`.
+        source: its text.
+        sha: of the text.
+        many: the script that runs this one for several sets of keys and arguments of the same numbers; None for a
+            script that is itself of that kind.
+    """
 
     name: str
     source: str
     sha: str
+    many: Script | None = None
+
+    @classmethod
+    def of(cls, name: str, source: str) -> Script:
+        """A script of this text, with the one that runs it many times."""
+        many = _MANY.format(source=source)
+        return cls(name, source, _sha(source), cls(f"{name} (many)", many, _sha(many)))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The texts that a server has to know for it."""
+        return (self.source,) if self.many is None else (self.source, self.many.source)
 
 
 class Call(NamedTuple):
@@ -41,4 +61,28 @@ def load_script(name: str, folder: str = "asynccache.stores", *, prelude: str | 
     files = resources.files(folder) / "lua"
     parts = [name] if prelude is None else [prelude, name]
     source = "\n".join((files / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
-    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - Redis names scripts by SHA-1
+    return Script.of(name, source)
+
+
+def _sha(source: str) -> str:
+    return hashlib.sha1(source.encode()).hexdigest()  # noqa: S324 - Redis names scripts by it
+
+
+_MANY: Final = """
+-- KEYS  those of each call, one call after the other
+-- ARGV  keys a call, arguments a call, then the arguments like the keys
+-- reply the reply of each call
+local function call(KEYS, ARGV)
+{source}
+end
+local keys_each, args_each = tonumber(ARGV[1]), tonumber(ARGV[2])
+local replies = {{}}
+for at = 0, #KEYS / keys_each - 1 do
+  local keys, args = {{}}, {{}}
+  for n = 1, keys_each do keys[n] = KEYS[at * keys_each + n] end
+  for n = 1, args_each do args[n] = ARGV[2 + at * args_each + n] end
+  replies[at + 1] = call(keys, args)
+end
+return replies
+"""
+"""Runs a script many times in one command: a command costs a client more than a script costs the server."""

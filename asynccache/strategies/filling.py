@@ -40,6 +40,7 @@ class Filling(Generic[V]):
         token: names the lease, and then the value.
         leased: when the lease was taken, on the store's clock; None if there is none and nothing may be stored.
         refresh: an older value stands in the cell.
+        crowded: other keys are being loaded at the same time.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Filling(Generic[V]):
     token: bytes
     leased: int | None
     refresh: bool
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Filler:
             LoadTimeout: the load took longer than its policy allows.
             EncodeError: the loaded value is not of the entry's type.
         """
-        context = LoadContext(filling.key, refresh=filling.refresh)
+        context = LoadContext(filling.key, refresh=filling.refresh, crowded=filling.crowded)
         self._count.loads += 1
         if begin is not None:
             begin()

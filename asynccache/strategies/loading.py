@@ -24,9 +24,11 @@ class LoadContext:
     Attributes:
         key: the key in Redis.
         refresh: an older value is at hand and is being served meanwhile.
+        crowded: other keys are being loaded at the same time, so that a query may be worth sharing.
     """
 
-    def __init__(self, key: str, *, refresh: bool = False) -> None:
+    def __init__(self, key: str, *, refresh: bool = False, crowded: bool = False) -> None:
+        self.crowded = crowded
         self.key = key
         self.refresh = refresh
         self._stored = True

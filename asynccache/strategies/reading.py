@@ -352,6 +352,9 @@ class Reader:
     ) -> Loaded[V] | None:
         """One load of this process; None if another reader got in between, so that the callers must look again."""
         assert question.load is not None  # noqa: S101 - for the type checker
+        crowded = self._flights.crowded
+        if crowded:
+            self._store.expect_company()
         token = new_token()
         leased: int | None = None
         # Seen before the load, as an entry's generations must be.
@@ -373,7 +376,9 @@ class Reader:
                         leased = reply.now_ms
                     else:
                         self._filler.release_later(question.key, token)
-        filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=False)
+        filling = Filling(
+            question.key, question.recipe, question.load, generations, token, leased, refresh=False, crowded=crowded
+        )
         if leased is not None:
             return await self._filler.run(filling, flight.begin)
         async with self._unleased:

@@ -7,7 +7,7 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from asynccache.errors import ConfigurationError
@@ -67,7 +67,13 @@ class Loading(Generic[V]):
             return bind_loader(self._single, key)
         assert self._batcher is not None  # noqa: S101 - one of the two is set
         batcher = self._batcher
-        return lambda _: batcher(key)
+
+        def load(context: LoadContext) -> Coroutine[Any, Any, V | None]:
+            if context.crowded:
+                batcher.expect_company()
+            return batcher(key)
+
+        return load
 
     def expect_company(self) -> None:
         """Lets the next loads share a query, because many are about to come."""

@@ -354,3 +354,25 @@ async def test_a_timed_out_read_never_answers_the_next_one(distant: RedisStore, 
     await proxy.set(Mode.PASS)
     for _ in range(5):
         assert await one(distant, keys[1]) == b"L" + token(1)
+
+
+async def test_calls_that_share_a_command_fail_alone(store: RedisStore, namespace: str) -> None:
+    source = "if ARGV[1] == 'bad' then return redis.error_reply('refused') end return {KEYS[1], ARGV[1]}"
+    script = Script.of("picky", source)
+    keys = [f"{namespace}:{at}" for at in range(20)]
+    answers = await asyncio.gather(
+        *(store.run(script, (key,), ("bad" if at == 7 else f"good {at}",)) for at, key in enumerate(keys)),
+        return_exceptions=True,
+    )
+    for at, answer in enumerate(answers):
+        if at == 7:
+            assert isinstance(answer, StoreUnavailable)
+        else:
+            assert answer == [keys[at].encode(), f"good {at}".encode()]
+
+
+async def test_many_steps_of_a_kind_are_one_command(store: RedisStore, redis: Any, namespace: str) -> None:
+    await store.apply_many([(f"{namespace}:warm", Invalidate())] * 2)
+    before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    await store.apply_many([(f"{namespace}:{at}", Invalidate()) for at in range(150)])
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1
