@@ -16,6 +16,7 @@ import datetime as dt
 import enum
 import hashlib
 import re
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote_from_bytes
 from uuid import UUID
@@ -27,6 +28,9 @@ __all__ = ["CellKey", "KeySpace", "check_name", "encode_key", "encode_part", "es
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.@+=-]*").fullmatch
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}").fullmatch
 _SAFE: Final = "@+=-_."  # with letters and digits; quote() also leaves ~ alone, which begins a code
+_HUGE: Final = 10**199  # with its sign, as long as an encoding may be
+_EPOCH: Final = dt.datetime(1, 1, 1)  # noqa: DTZ001 - of the time zone at hand
+_TICK: Final = dt.timedelta(microseconds=1)
 LONGEST: Final = 200
 """Longer encodings are replaced by their hash: keys are bounded, too."""
 
@@ -50,16 +54,22 @@ def encode_part(value: Any) -> str:
     """
     kind = type(value)
     if kind is int:
-        return str(value)
+        return _encode_int(value)
     if kind is str:
         return value if _PLAIN(value) else "'" + escape(value)
     return _encode_other(value)
 
 
+def _encode_int(value: int) -> str:
+    # Python refuses to print ints of some thousands of digits; how many is a setting of the process.
+    return str(value) if -_HUGE < value < _HUGE else f"~i{value:x}"
+
+
 def _encode_other(value: Any) -> str:
+    if type(value) is UUID:
+        return f"~u{value.hex}"
     if isinstance(value, enum.Enum):  # before int and str, which it may be, too
-        kind = type(value)
-        return f"~e{escape(kind.__qualname__)}.{escape(value.name)}"
+        return _encode_member(value)
     match value:
         case None:
             return "~none"
@@ -68,41 +78,94 @@ def _encode_other(value: Any) -> str:
         case tuple():
             return f"({','.join(map(encode_part, value))})"
         case int():
-            return str(int(value))
+            return _encode_int(int.__int__(value))
         case str():
-            return encode_part(str(value))
+            return encode_part(str.__str__(value))
         case bytes():
             return f"~x{value.hex()}"
         case UUID():
             return f"~u{value.hex}"
-        case dt.datetime() if value.tzinfo is not None:
-            # Equal instants are equal keys, in whatever zone they are written.
-            return f"~z{escape(value.astimezone(dt.UTC).replace(tzinfo=None, fold=0).isoformat())}"
-        case dt.datetime():
-            return f"~n{escape(value.replace(fold=0).isoformat())}"
-        case dt.date():
-            return f"~d{value.isoformat()}"
+        case dt.datetime() if not getattr(value, "nanosecond", 0):  # pandas has them; they would be lost
+            return _encode_datetime(value)
+        case dt.date() if not isinstance(value, dt.datetime):
+            return f"~d{dt.date.isoformat(value)}"
+        case dt.time():
+            return _encode_time(value)
         case _:
+            kind = type(value)
+            fix = next((fix for base, fix in _FIXES if issubclass(kind, base)), "turn it into one of these")
             raise InvalidKey(
-                f"{type(value).__name__} ({value!r:.100}) cannot be part of a key: use int, str, bytes, UUID, bool,"
-                " None, an enum, a date, a datetime, or a tuple of them; turn anything else into one of these first"
+                f"{kind.__module__}.{kind.__qualname__} cannot be part of a key: use int, str, bytes, UUID, bool, None,"
+                f" an enum, a date, a time, a datetime, or a tuple of them; {fix}"
             )
+
+
+_FIXES: Final[tuple[tuple[type, str], ...]] = (
+    (float, "a float is rarely equal to itself after a calculation: round it to an int, or format it as text"),
+    (Decimal, "equal Decimals may differ in digits: normalise it and pass str(value)"),
+    (list, "pass tuple(value)"),
+    (set, "pass tuple(sorted(value))"),
+    (frozenset, "pass tuple(sorted(value))"),
+    (dict, "pass tuple(sorted(value.items()))"),
+    (bytearray, "pass bytes(value)"),
+    (dt.timedelta, "pass its microseconds, value // timedelta(microseconds=1)"),
+    (dt.datetime, "its nanoseconds would be lost: pass value.value"),
+)
+"""What to do instead, by base class."""
+
+
+def _encode_member(value: enum.Enum) -> str:
+    kind = type(value)
+    # A combination of flags has no name of its own. A dot in a name would move the border between the two.
+    member = escape(value.name).replace(".", "%2E") if value.name in kind.__members__ else _encode_int(int(value.value))
+    return f"~e{escape(kind.__qualname__)}.{member}"
+
+
+def _encode_datetime(value: dt.datetime) -> str:
+    # A new one: subclasses override what is asked of it below.
+    fields = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
+    local = dt.datetime(*fields)  # noqa: DTZ001 - of the time zone at hand
+    offset = value.utcoffset()
+    if offset is None:
+        return f"~n{escape(local.isoformat())}"
+    # Equal instants are equal keys, in whatever zone they are written.
+    try:
+        return f"~z{escape((local - offset).isoformat())}"
+    except OverflowError:  # an instant before the year 1 or after 9999 in UTC
+        return f"~z{(local - _EPOCH - offset) // _TICK}"
+
+
+def _encode_time(value: dt.time) -> str:
+    offset = value.utcoffset()
+    if offset is not None:  # like Python, which compares such times by their distance from midnight in UTC
+        hours, minutes = dt.timedelta(hours=value.hour), dt.timedelta(minutes=value.minute)
+        since = hours + minutes + dt.timedelta(seconds=value.second, microseconds=value.microsecond) - offset
+        return f"~o{since // _TICK}"
+    if value.tzinfo is not None:
+        raise InvalidKey(
+            "a time whose zone has no offset without a date cannot be part of a key: pass value.replace(tzinfo=None)"
+            " and the zone's name, or a datetime"
+        )
+    return f"~t{escape(dt.time.isoformat(value))}"
 
 
 def encode_key(value: Any) -> str:
     """Encodes a key value: a single part, or the parts of a tuple with `:` between them.
 
     Injective: two values have the same encoding only if they are equal and of the same type (encodings above 200
-    characters are replaced by a 128-bit BLAKE2b hash).
+    characters are replaced by a 128-bit BLAKE2b hash). Subclasses of a built-in type other than enums are that type;
+    aware datetimes are their instant; enums of the same qualified name in two modules are one.
 
     Raises:
         InvalidKey: a part's type cannot be part of a key.
     """
     kind = type(value)
-    if kind is int:
-        encoded = str(value)
-    elif kind is tuple and len(value) > 1:
-        encoded = ":".join(map(encode_part, value))
+    if kind is int and -_HUGE < value < _HUGE:
+        return str(value)  # bounded as it is
+    if kind is str:
+        encoded = value if _PLAIN(value) else "'" + escape(value)
+    elif kind is tuple or isinstance(value, tuple):
+        encoded = ":".join(map(encode_part, value)) if len(value) > 1 else f"({''.join(map(encode_part, value))})"
     else:
         encoded = encode_part(value)
     return encoded if len(encoded) <= LONGEST else shorten(encoded)
@@ -135,7 +198,9 @@ class KeySpace:
     """
 
     def __init__(self, path: tuple[str, ...]) -> None:
-        self._path = path
+        if not path:
+            raise ConfigurationError("path=() must hold the name of a namespace")
+        self._path = tuple(check_name(name, "namespace") for name in path)
         self._prefix = "/".join(path)
         self._cells = f"{self._prefix}:"
 

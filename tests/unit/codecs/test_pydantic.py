@@ -3,11 +3,13 @@
 import datetime as dt
 import subprocess
 import sys
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import msgspec
 import pydantic
 import pytest
 from hypothesis import given
@@ -103,11 +105,20 @@ def test_a_model_comes_back_without_a_declared_type(value: Any) -> None:
     assert type(again) is type(value)
 
 
-def test_a_model_in_a_dataclass_comes_back() -> None:
-    codec = codec_for(Holder)
-    holder = Holder(Inner(price=Decimal("1.10")))
-    assert isinstance(codec, UntypedCodec)
-    assert codec.unpack(*codec.pack(holder)) == holder
+@dataclass
+class Wrapper:
+    inner: Inner
+
+
+class Wrapped(msgspec.Struct):
+    inners: list[Inner]
+
+
+@pytest.mark.parametrize("value", [Wrapper(Inner(price=Decimal("1.10"))), Wrapped([Inner(price=Decimal(1))])])
+def test_a_model_in_a_model_of_another_kind_comes_back(value: Any) -> None:
+    for codec in (codec_for(type(value)), codec_for()):
+        assert isinstance(codec, UntypedCodec)
+        assert codec.unpack(*codec.pack(value)) == value
 
 
 def test_excluded_and_private_fields_are_left_out_as_pydantic_does() -> None:

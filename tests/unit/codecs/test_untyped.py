@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from asynccache.codecs import codec_for
 from asynccache.codecs.writing import DEEPEST
 from asynccache.errors import DecodeError, EncodeError
-from tests.unit.codecs.models import Circle, Colour, Note, Right, User, everything, same, values
+from tests.unit.codecs.models import Box, Circle, Colour, Note, Right, User, everything, same, values
 
 codec = codec_for()
 
@@ -240,6 +240,8 @@ def _extension(code: int, value: Any) -> bytes:
         _extension(8, [f"{User.__module__}:Colour", "GREEN"]),
         _extension(8, [f"{User.__module__}:Colour", 1]),
         _extension(8, [f"{User.__module__}:Colour", "__class__"]),
+        _extension(8, ["builtins:list", "id"]),
+        _extension(8, [f"{Box.__module__}:Box", "id"]),
         _extension(1, "text"),
         _extension(1, {"a": 1}),
         _extension(2, [[1]]),
