@@ -145,8 +145,7 @@ def test_equal_instants_in_two_zones_are_one_key(local: dt.datetime, one: int, o
 
 
 def test_instants_beyond_the_years_that_utc_can_write_have_keys_too() -> None:
-    east, west = dt.timezone(dt.timedelta(hours=1)), dt.timezone(dt.timedelta(hours=-1))
-    zones = (east, dt.UTC, west)
+    zones = [dt.timezone(dt.timedelta(hours=hours)) for hours in (1, 0, -1)]
     edges = [dt.datetime(1, 1, 1, tzinfo=zone) for zone in zones]
     edges += [dt.datetime(9999, 12, 31, 23, 59, tzinfo=zone) for zone in zones]
     assert len({encode_key(edge) for edge in edges}) == 6
@@ -252,9 +251,7 @@ def test_keys_are_bounded(text: str) -> None:
 
 @pytest.mark.parametrize("value", [1.0, object(), [1], {"a": 1}, {1}, 1j, dt.timedelta(1), Decimal(1), (1, [2])])
 def test_other_types_are_refused_by_name(value: Any) -> None:
-    with pytest.raises(
-        InvalidKey, match=r"\.(float|object|list|dict|set|complex|timedelta|Decimal) cannot be part of a key: use int"
-    ):
+    with pytest.raises(InvalidKey, match=r"\.(float|object|list|dict|set|complex|timedelta|Decimal) cannot be part of"):
         encode_key(value)
 
 
@@ -368,11 +365,11 @@ def test_a_hash_tag_never_comes_from_data(value: Any, name: str, partition: int,
 
 @given(parts, names, tags)
 def test_what_is_tracked_is_cells_and_generations_only(value: Any, name: str, tag: str) -> None:
+    prefixes = KeySpace(("shop",)).tracked_prefixes()
     for space in (KeySpace(("shop",)), KeySpace(("shop", "inner"))):
-        prefixes = KeySpace(("shop",)).tracked_prefixes()
         for key in (space.cell(name, value), space.generation(tag), *space.own_generations()):
             assert key.startswith(prefixes)
-    assert not KeySpace(("shop",)).buffer(name, 1, "pending").startswith(KeySpace(("shop",)).tracked_prefixes())
+    assert not KeySpace(("shop",)).buffer(name, 1, "pending").startswith(prefixes)
 
 
 @given(parts, st.integers(0, 99))
