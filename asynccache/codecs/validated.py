@@ -20,7 +20,7 @@ class PydanticCodec(Codec[Any]):
     """Writes what pydantic dumps, and has it validated again.
 
     Not as JSON, which cannot tell a Decimal or a datetime from text, and has no infinity. What pydantic leaves out
-    (excluded, computed and private fields) is left out.
+    (excluded, computed and private fields; those of a subclass, where the model's field declares its base) is left out.
     """
 
     id = 3
