@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from asynccache.postgres.database import transaction
-from asynccache.postgres.names import parse_name, qualified
+from asynccache.postgres.names import qualified
 
 __all__ = ["BatchLog", "NoBatchLog"]
 
@@ -23,8 +23,8 @@ class NoBatchLog(Exception):
 class BatchLog:
     """Which batches have been applied."""
 
-    def __init__(self, name: str) -> None:
-        self.sql = qualified(*parse_name(name, "batch_table"))
+    def __init__(self, schema: str, name: str) -> None:
+        self.sql = qualified(schema, name)
         self._record = f"INSERT INTO {self.sql} (id) VALUES ($1::uuid) ON CONFLICT (id) DO NOTHING RETURNING true"  # noqa: S608 - quoted
         self._create = (
             f"CREATE TABLE IF NOT EXISTS {self.sql}"

@@ -67,8 +67,13 @@ class Connections(ABC):
                 waiting = False
                 try:
                     yield connection
-                finally:
-                    await pool.release(connection, timeout=_CLEAN_UP_SECONDS)
+                except BaseException:
+                    # What went wrong is what the caller must see, a cancellation above all; a connection that cannot
+                    # be cleaned is dropped by the pool.
+                    with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                        await pool.release(connection, timeout=_CLEAN_UP_SECONDS)
+                    raise
+                await pool.release(connection, timeout=_CLEAN_UP_SECONDS)
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -99,6 +104,11 @@ class Database(Connections):
             # Not shown: it may hold a password.
             raise ConfigurationError(
                 f"dsn must be a str such as 'postgresql://user@host:5432/name'; got {type(dsn).__name__}"
+            )
+        if not _ports_are_numbers(dsn):
+            # asyncpg's own message would show the end of a password with "/" in it.
+            raise ConfigurationError(
+                "dsn cannot be read: a port is not a number; write special characters of user and password as %XX"
             )
         if max_size < 1 or not 0 <= min_size <= max_size:
             raise ConfigurationError(f"min_size={min_size} and max_size={max_size} must be 0 <= min <= max, 1 <= max")
@@ -262,6 +272,12 @@ def _drop(connection: Any) -> None:
     # A connection that was lost has left the pool already, and says so.
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
+
+
+def _ports_are_numbers(dsn: str) -> bool:
+    hosts = dsn.partition("://")[2].partition("/")[0].partition("?")[0].rpartition("@")[2].split(",")
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
+    return all(port.isdecimal() for port in ports if port)
 
 
 def _without_password(dsn: str) -> str:

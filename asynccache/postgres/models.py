@@ -195,7 +195,7 @@ def _converter(type_: Any, names: list[str]) -> Callable[[Sequence[Sequence[Any]
     many = list[type_]
 
     def build(rows: Sequence[Sequence[Any]]) -> list[Any]:
-        return msgspec.convert([dict(zip(names, row, strict=True)) for row in rows], many)
+        return msgspec.convert([dict(zip(names, row, strict=True)) for row in rows], many, str_keys=True)
 
     return build
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
-from asynccache.errors import ConfigurationError, SchemaMismatch
+from asynccache.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
 from asynccache.policy import Duration, seconds
 from asynccache.postgres.batch_log import BatchLog, NoBatchLog
 from asynccache.postgres.binding import bind
@@ -38,6 +38,7 @@ class _Bound(Generic[V]):
     statements: Statements
     reader: Reader[V]
     writer: Writer[V]
+    batches: BatchLog
 
 
 class PostgresTable(Generic[V]):
@@ -54,7 +55,8 @@ class PostgresTable(Generic[V]):
         columns: names of columns that differ from their field's, by field.
         timeout: the longest one operation may take (seconds, `timedelta`, or text such as `"5s"`), waiting for a
             connection included.
-        batch_table: where ids of write-behind batches are kept; made when first needed.
+        batch_table: where ids of write-behind batches are kept; made when first needed. Without a schema it is in the
+            table's own, so that every process finds the same one whatever its search path.
 
     A value's field for a column that the database computes (generated, or identity `ALWAYS`) is read, never written.
     `None` for a NOT NULL column that has a default, a key that a dict has not, and `msgspec.UNSET` all leave the column
@@ -109,7 +111,7 @@ class PostgresTable(Generic[V]):
         self._model: Model[V] = model_for(model)
         self._columns = _column_names(columns)
         self._timeout = seconds(timeout, "timeout", least=0.001, zero=False)
-        self._batches = BatchLog(batch_table)
+        self._batch_table = parse_name(batch_table, "batch_table")
         self._binding: _Bound[V] | None = None
         self._lock = asyncio.Lock()
 
@@ -122,7 +124,8 @@ class PostgresTable(Generic[V]):
         """
         await self._connections.open()
         try:
-            self._binding = await self._bind()
+            async with self._lock:
+                self._binding = await self._bind()
         except BaseException:
             await self._connections.aclose()
             raise
@@ -211,9 +214,10 @@ class PostgresTable(Generic[V]):
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or refuses.
         """
-        with writing(f"creating {self._batches.sql}{self._at}"):
+        batches = (await self._ready()).batches
+        with writing(f"creating {batches.sql}{self._at}"):
             async with self._connections.connection(self._timeout) as connection:
-                await self._batches.install(connection)
+                await batches.install(connection)
 
     async def _apply(self, connection: Any, bound: _Bound[V], batch: Batch[V], prepared: Prepared) -> Applied[V]:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -221,37 +225,48 @@ class PostgresTable(Generic[V]):
                 if batch.id is None and prepared.statements == 1:
                     return Applied(stored=await bound.writer.write(connection, prepared, returning=True))
                 async with transaction(connection):
-                    if batch.id is not None and not await self._batches.record(connection, batch.id):
+                    if batch.id is not None and not await bound.batches.record(connection, batch.id):
                         return Applied(again=True)
-                    return Applied(
-                        stored=await bound.writer.write(
-                            connection, prepared, returning=batch.id is None, retried=attempt > 1
-                        )
-                    )
+                    return Applied(stored=await bound.writer.write(connection, prepared, returning=batch.id is None))
             except NoBatchLog:
-                await self._batches.install(connection)
+                await bound.batches.install(connection)
             except TRY_AGAIN:
                 if attempt == _ATTEMPTS:
                     raise
                 await asyncio.sleep(random.uniform(0.0, 0.02 * attempt))  # noqa: S311 - spreads those who collided
-        raise SchemaMismatch(f"{self._batches.sql} was created and is not there: does the search path change?")
+        raise SchemaMismatch(f"{bound.batches.sql} was created and is not there")
 
     @property
     def _at(self) -> str:
         return self._connections.where
 
     async def _ready(self) -> _Bound[V]:
-        return self._binding or await self._bind()
+        if self._binding is not None:
+            return self._binding
+        try:
+            # Waiting for whoever reads the description belongs to this caller's time, too.
+            async with asyncio.timeout(self._timeout), self._lock:
+                return self._binding or await self._bind()
+        except TimeoutError as error:
+            raise DatabaseUnavailable(
+                f"PostgreSQL{self._connections.where} gave no description of {self._shown} within {self._timeout:g} s"
+            ) from error
 
     async def _bind(self) -> _Bound[V]:
-        async with self._lock:
-            with reading(f"reading the description of the table {self._shown}{self._at}"):
-                async with self._connections.connection(self._timeout) as connection:
-                    table = await read_table(connection, *self._name)
-            binding = bind(table, self._model, self._key, self._columns)
-            statements, reader = Statements(binding), Reader(binding)
-            self._binding = _Bound(binding.key, statements, reader, Writer(binding, statements, reader))
-            return self._binding
+        with reading(f"reading the description of the table {self._shown}{self._at}"):
+            async with self._connections.connection(self._timeout) as connection:
+                table = await read_table(connection, *self._name)
+        binding = bind(table, self._model, self._key, self._columns)
+        statements, reader = Statements(binding), Reader(binding)
+        schema, name = self._batch_table
+        self._binding = _Bound(
+            binding.key,
+            statements,
+            reader,
+            Writer(binding, statements, reader),
+            BatchLog(schema or table.schema, name),
+        )
+        return self._binding
 
     @asynccontextmanager
     async def _forget_what_changed(self) -> AsyncIterator[None]:

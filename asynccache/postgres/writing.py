@@ -109,27 +109,24 @@ class Writer(Generic[V]):
         runs = [self._run(shape, list(group)) for shape, group in itertools.groupby(rows, key=_shape_of)]
         return Prepared(sorted(callers), deletes, runs, callers)
 
-    async def write(
-        self, connection: Any, prepared: Prepared, *, returning: bool, retried: bool = False
-    ) -> dict[Any, V]:
+    async def write(self, connection: Any, prepared: Prepared, *, returning: bool) -> dict[Any, V]:
         """Applies a prepared batch.
 
         Deletes go first, since a put may take what a deleted row held of another unique constraint. So rows of a batch
-        that does both are not locked in the one order of keys, and it may deadlock with another that shares keys with
-        it; those that did take turns.
+        that does both are not locked in the one order of keys: such batches take turns, table by table.
 
         Args:
             connection: in a transaction, if there is more than one statement.
             returning: whether rows are wanted as stored.
-            retried: whether this batch has met a deadlock before.
 
         Returns:
             The rows that were put, as stored, by their caller's key.
         """
         if prepared.mixed:
-            if retried:
-                await connection.execute(self._statements.take_turns)
-            # In order at least the rows that are there: what is left to deadlock over are those that are not.
+            # Locking the rows there are is not enough: another such batch may insert, between our two statements, a
+            # row that we are about to put while we hold one that it wants. Each deadlock costs `deadlock_timeout`.
+            await connection.execute(self._statements.take_turns)
+            # In order at least the rows that are there: batches that only put or only delete take no turns.
             await connection.fetchval(self._statements.lock, *_arrays(prepared.all_keys))
         if prepared.deletes:
             await connection.execute(self._statements.delete, *_arrays(prepared.deletes))
