@@ -104,7 +104,8 @@ class Decorators:
         Args:
             ttl: how long an entry is fresh; over the policy's, over the cache's.
             key: a template such as `"user:{user_id}"`, whose fields are parameters or attributes of them; without it
-                the function's module and name and all its arguments.
+                the function's module and name and all its arguments. It names the same cells as a strategy called
+                `user` does, so that either may invalidate what the other has stored.
             tags: tags of the entries; templates like `key`.
             policy: how entries live and are loaded.
             type: what results are; taken from the return annotation if there is one. A result of None is "not found",

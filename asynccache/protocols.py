@@ -32,7 +32,7 @@ V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 V_contra = TypeVar("V_contra", contravariant=True)
 
-KeyPart: TypeAlias = "int | str | bytes | bool | UUID | dt.date | enum.Enum | tuple[KeyPart, ...] | None"
+KeyPart: TypeAlias = "int | str | bytes | bool | UUID | dt.date | dt.time | enum.Enum | tuple[KeyPart, ...] | None"
 """What may be part of a key; a tuple may be nested."""
 
 KeyValue: TypeAlias = KeyPart

@@ -15,6 +15,8 @@ from asynccache.keys import LONGEST, encode_key, encode_part, escape, shorten
 __all__ = ["compile_template", "compile_templates", "default_template"]
 
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
+_BORDER: Final = re.compile(r"[^A-Za-z0-9_.@+=%'~(),-]").search
+"""Finds what no encoded part holds."""
 _FIELD: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").fullmatch
 
 
@@ -35,7 +37,7 @@ def compile_template(template: str, signature: inspect.Signature, prefix: str = 
     if not isinstance(template, str) or not template:
         raise ConfigurationError(f"key={template!r} must be a template such as 'user:{{user_id}}'")
     pieces = _pieces(template, signature)
-    expression = f"_short({' + '.join(pieces)})"
+    expression = f"__asynccache_short({' + '.join(pieces)})"
     return _compile(f"{prefix!r} + {expression}" if prefix else expression, signature)
 
 
@@ -60,7 +62,7 @@ def default_template(
         names.append(value)
     # Also without arguments the key has a part of its own, and one argument is not the tuple of it.
     arguments = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-    return _compile(f"{prefix + name + ':'!r} + _key({arguments})", signature)
+    return _compile(f"{prefix + name + ':'!r} + __asynccache_key({arguments})", signature)
 
 
 def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) -> list[str]:
@@ -68,8 +70,16 @@ def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) 
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ConfigurationError(f"template {template!r}: {error}") from error
-    pieces = []
+    pieces: list[str] = []
+    between: str | None = None  # the text since the last field; None before the first
     for literal, field, spec, conversion in parsed:
+        if between is not None:
+            between += literal
+            if field is not None and not _BORDER(between):
+                raise ConfigurationError(
+                    f"template {template!r}: between two fields there must be a ':', or other values could give the"
+                    " same text"
+                )
         if literal:
             if not free and not _LITERAL(literal):
                 raise ConfigurationError(
@@ -79,6 +89,7 @@ def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) 
             pieces.append(repr(literal))
         if field is None:
             continue
+        between = ""
         if spec or conversion or not _FIELD(field):
             raise ConfigurationError(
                 f"template {template!r}: {{{field}}} must be a parameter or an attribute of one, and no more"
@@ -90,19 +101,23 @@ def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) 
             raise ConfigurationError(f"template {template!r}: {{{field}}} names no parameter; {hint}")
         if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD and field == name:
             field = f"tuple(sorted({name}.items()))"  # noqa: PLW2901 - the same field, in an order
-        pieces.append(f"_part({field})")
+        pieces.append(f"__asynccache_part({field})")
     return pieces
 
 
 def _compile(expression: str, signature: inspect.Signature) -> Callable[..., Any]:
     """A function with these parameters that returns this expression of them."""
-    scope: dict[str, Any] = {"_part": encode_part, "_key": encode_key, "_short": _short}
+    scope: dict[str, Any] = {
+        "__asynccache_part": encode_part,
+        "__asynccache_key": encode_key,
+        "__asynccache_short": _short,
+    }
     parameters = []
     for at, parameter in enumerate(signature.parameters.values()):
         default = parameter.default
         if default is not parameter.empty:
-            scope[f"_default{at}"] = default
-            parameter = parameter.replace(default=_Name(f"_default{at}"))  # noqa: PLW2901
+            scope[f"__asynccache_default{at}"] = default
+            parameter = parameter.replace(default=_Name(f"__asynccache_default{at}"))  # noqa: PLW2901
         parameters.append(parameter.replace(annotation=parameter.empty))
     head = str(inspect.Signature(parameters))
     code = f"def build{head}:\n    return {expression}\n"

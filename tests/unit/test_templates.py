@@ -78,6 +78,20 @@ def test_tags_are_templates_too() -> None:
     assert compile_templates([], PLAIN)(1) == ()
 
 
+def test_tags_need_borders_between_fields_too() -> None:
+    with pytest.raises(ConfigurationError, match="between two fields"):
+        compile_templates(["{a}{b}"], PLAIN)
+    assert compile_templates(["{a} of {b}", "x-{a}"], PLAIN)(1, 2) == ("1 of 2", "x-1")
+
+
+def test_parameters_may_have_any_name() -> None:
+    async def odd(_part: int, _key: int, _short: int, part: int) -> None: ...
+
+    signature = inspect.signature(odd)
+    assert compile_template("f:{_part}:{_key}:{_short}:{part}", signature)(1, 2, 3, 4) == "f:1:2:3:4"
+    assert default_template(odd, signature)(1, 2, 3, 4).endswith(":1:2:3:4")
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -93,6 +107,8 @@ def test_tags_are_templates_too() -> None:
         ("user *:{user_id}", "data belongs"),
         ("us{{er}}:{user_id}", "data belongs"),
         ("", "must be a template"),
+        ("user:{user_id}{page}", "between two fields"),
+        ("user:{user_id}-{page}", "between two fields"),
     ],
 )
 def test_mistakes_are_found_when_decorating(template: str, message: str) -> None:
