@@ -46,6 +46,7 @@ class Stats:
         refreshes: loads begun while the old value was still being served.
         unreadable: cells that could not be decoded; each was a miss.
         too_large: loaded values that were served but not stored, being above `max_value_bytes`.
+        unencodable: loaded values that were served but not stored, not being of the entry's type.
         writes: writes ended.
         invalidations: keys and tags invalidated.
         store_failures: calls to Redis that failed or were not made because the circuit was open.
@@ -65,6 +66,7 @@ class Stats:
     refreshes: int = 0
     unreadable: int = 0
     too_large: int = 0
+    unencodable: int = 0
     writes: int = 0
     invalidations: int = 0
     store_failures: int = 0
@@ -103,6 +105,7 @@ class Counters:
     refreshes: int
     unreadable: int
     too_large: int
+    unencodable: int
     writes: int
     invalidations: int
     store_failures: int

@@ -10,14 +10,14 @@ from typing import Final, Generic, TypeVar
 from asynccache.clock import Clock
 from asynccache.codecs import Codec, Packed
 from asynccache.entry import NewValue, generation_micros, is_generation
-from asynccache.errors import LoadTimeout, StoreUnavailable, ValueTooLarge
+from asynccache.errors import EncodeError, LoadTimeout, StoreUnavailable, ValueTooLarge
 from asynccache.events import Counters
 from asynccache.keys import KeySpace
 from asynccache.steps import Ensure, Extend, Fill, Invalidate, Outcome, Release
 from asynccache.stores.base import Store
 from asynccache.strategies.loading import Load, LoadContext, loading
 from asynccache.strategies.verdicts import Recipe
-from asynccache.supervision import TaskOwner
+from asynccache.supervision import TaskOwner, logger
 from asynccache.tokens import new_salt
 
 __all__ = ["Filler", "Filling", "Loaded", "new_value"]
@@ -105,6 +105,7 @@ class Filler:
         self._count = counters
         self._owner = owner
         self._releases = TaskOwner("releases")
+        self._told: set[str] = set()
         self._clock = clock
 
     async def run(self, filling: Filling[V], begin: Callable[[], None] | None = None) -> Loaded[V]:
@@ -116,7 +117,6 @@ class Filler:
 
         Raises:
             LoadTimeout: the load took longer than its policy allows.
-            EncodeError: the loaded value is not of the entry's type.
         """
         context = LoadContext(filling.key, refresh=filling.refresh, crowded=filling.crowded)
         self._count.loads += 1
@@ -198,6 +198,13 @@ class Filler:
                 packed = recipe.codec.pack(value)
             except ValueTooLarge:
                 self._count.too_large += 1
+                fits = False
+            except EncodeError as error:
+                # The caller asked for a value, and there is one: a cache must not be what makes it fail.
+                self._count.unencodable += 1
+                if recipe.name not in self._told:
+                    self._told.add(recipe.name)
+                    logger.warning("%s: served, and not cached: %s", filling.key, error)
                 fits = False
         own = context.own_ttl if value is not None else context.own_negative_ttl
         life = recipe.policy.life_ms(found=value is not None, ttl=own)

@@ -203,3 +203,21 @@ async def test_a_result_of_another_model_is_a_miss_and_not_an_error(make_cache: 
     await old(1)
     assert await new(1) == Renamed(1, "Ada")
     assert two.stats.unreadable == 1
+
+
+async def test_a_result_that_cannot_be_cached_is_served_all_the_same(
+    cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    from http import HTTPStatus
+
+    @cache.cached(ttl=60)
+    async def status(code: int) -> int:
+        return HTTPStatus(code) if code == 200 else code
+
+    for _ in range(2):
+        assert await status(200) == 200
+        assert await status(404) == 404
+    assert (await status.explain(200)).reason is Reason.EMPTY
+    assert (await status.explain(404)).reason is Reason.FRESH
+    assert cache.stats.unencodable == 2
+    assert len([record for record in caplog.records if "not cached" in record.message]) == 1
