@@ -214,7 +214,7 @@ async def test_a_redis_without_memory_is_no_reason_to_fail(start_redis: StartSer
         for key in range(100):
             assert await cache.get_or_load(key, row.load) == row.value
         assert cache.stats.store_failures > 0
-        big = {key: row.value for key in range(40)}
+        big = dict.fromkeys(range(40), row.value)
         with pytest.raises(StoreUnavailable, match=r"OutOfMemory|circuit"):
             await cache.set_many(big)
 
