@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,12 +47,11 @@ class Worker:
             raise AssertionError(f"the worker ended with code {await self._process.wait()}")
         return json.loads(line)
 
-    async def rest(self) -> list[Any]:
-        """All lines that it has sent, once it has ended; one cut short by its death is left out."""
+    async def lines(self) -> AsyncIterator[Any]:
+        """What it sends until it ends; a line cut short by its death is left out."""
         assert self._process.stdout is not None
-        await self._process.wait()
-        lines = (await self._process.stdout.read()).split(b"\n")
-        return [json.loads(line) for line in lines[:-1]]
+        while (line := await self._process.stdout.readline()).endswith(b"\n"):
+            yield json.loads(line)
 
     async def kill(self) -> None:
         """kill -9."""
