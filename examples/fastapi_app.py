@@ -1,24 +1,20 @@
-"""A small shop API: reads through the cache, writes through it, and counts page views with write-behind.
+"""A small shop: reads through the cache, writes through it, and counts page views with write-behind.
 
-REDIS_URL=redis://localhost:6379/0 DATABASE_URL=postgresql://localhost/shop uvicorn examples.fastapi_app:app
+    REDIS_URL=redis://localhost:6379/0 DATABASE_URL=postgresql://localhost/shop uvicorn examples.fastapi_app:app
+
+Views are read and put back, which is exact for one page at a time; two at once may count as one.
 """
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
 import asyncpg
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from asynccache import Cache, WriteBehind, WriteRejected, WriteThrough
 from asynccache.postgres import Database, PostgresTable
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS products (id bigint PRIMARY KEY, name text NOT NULL, cents int NOT NULL CHECK (cents >= 0));
-CREATE TABLE IF NOT EXISTS views (product_id bigint PRIMARY KEY, seen bigint NOT NULL)
-"""
 
 
 class Product(BaseModel):
@@ -34,34 +30,30 @@ class Views(BaseModel):
 database = Database(os.environ["DATABASE_URL"])
 cache = Cache(os.environ["REDIS_URL"], namespace=os.environ.get("CACHE_NAMESPACE", "shop"), ttl="5m")
 products = WriteThrough(cache, "product", source=PostgresTable(database, "products", key="id", model=Product))
-views = WriteBehind(
-    cache, "views", sink=PostgresTable(database, "views", key="product_id", model=Views), flush_every="200ms"
-)
+views = WriteBehind(cache, "views", sink=PostgresTable(database, "views", key="id", model=Views), flush_every="200ms")
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     connection = await asyncpg.connect(os.environ["DATABASE_URL"])
-    await connection.execute(SCHEMA)
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS products (id bigint PRIMARY KEY, name text NOT NULL, cents int CHECK (cents >= 0));"
+        "CREATE TABLE IF NOT EXISTS views (id bigint PRIMARY KEY, seen bigint NOT NULL)"
+    )
     await connection.close()
-    async with cache.lifespan(app):
+    async with cache.lifespan(app):  # without tables to make: FastAPI(lifespan=cache.lifespan)
         yield
 
 
 app = FastAPI(lifespan=lifespan)
 
 
-async def product_or_404(product_id: int) -> Product:
+@app.get("/products/{product_id}")
+async def read(product_id: int) -> Product:
     product = await products.get(product_id)
     if product is None:
         raise HTTPException(404, f"there is no product {product_id}")
-    return product
-
-
-@app.get("/products/{product_id}")
-async def read(product_id: int, product: Annotated[Product, Depends(product_or_404)]) -> Product:
-    seen = await views.get(product_id)
-    await views.put(product_id, Views(seen=seen.seen + 1 if seen else 1))
+    await views.put(product_id, Views(seen=await seen(product_id) + 1))
     return product
 
 
