@@ -3,7 +3,7 @@
 Invariant: nothing that this process failed to invalidate is served by it again. Steps that void a cell and fail are
 kept in a journal; while it is not empty the circuit is open, and it closes only after every one has been carried out.
 
-    closed     calls go through; `failures` failed ones in a row open it
+    closed     calls go through; `failures` unanswered ones in a row open it
     open       calls fail at once, so that callers go to the loader without a wait
     half-open  a single probe, made by a task of the store and never by a caller: it asks for the server's time, then
                carries out the journal; success closes the circuit, failure leaves it open for a little longer
@@ -17,6 +17,8 @@ import asyncio
 import enum
 from collections.abc import Sequence
 from typing import Final
+
+import redis.exceptions
 
 from asynccache.errors import StoreUnavailable
 from asynccache.steps import BeginWrite, Bump, EndBump, EndWrite, Invalidate, Put, Reply, Step
@@ -46,7 +48,7 @@ class GuardedStore:
     Args:
         inner: the store.
         everything: the generation that outdates all entries, for when the journal overflows.
-        failures: how many failed calls in a row open the circuit.
+        failures: how many unanswered calls in a row open the circuit.
         max_journal: how many keys are remembered.
     """
 
@@ -157,7 +159,9 @@ class GuardedStore:
             raise StoreUnavailable(f"Redis: the circuit is {self._state.value}; a probe closes it once Redis answers")
 
     def _failed(self, error: StoreUnavailable, *steps: tuple[str, Step]) -> None:
-        self._failures += 1
+        # A server that answers, if only that it refuses (out of memory, read-only), costs nobody a wait, and what it
+        # has can still be read.
+        self._failures = 0 if isinstance(error.__cause__, redis.exceptions.ResponseError) else self._failures + 1
         for key, step in steps:
             self._owe(key, step)
         if self._failures >= self._limit and self._state is CircuitState.CLOSED:

@@ -214,6 +214,11 @@ async def test_a_redis_without_memory_is_no_reason_to_fail(start_redis: StartSer
         for key in range(100):
             assert await cache.get_or_load(key, row.load) == row.value
         assert cache.stats.store_failures > 0
+        hits = cache.stats.hits
+        for _ in range(10):
+            assert await cache.get_or_load(0, row.load) == row.value
+        assert cache.stats.hits == hits + 10  # what it has is read as ever
+        assert cache.health().ok
         big = dict.fromkeys(range(40), row.value)
         with pytest.raises(StoreUnavailable, match=r"OutOfMemory|circuit"):
             await cache.set_many(big)
