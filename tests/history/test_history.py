@@ -1,6 +1,8 @@
 """A randomized history over real processes and servers, with kills and restarts: promise 1 holds for every read.
 
 ASYNCCACHE_TEST_HISTORY_SECONDS=30 ASYNCCACHE_TEST_SEED=7 pytest tests/history
+
+The seed sets what is done, and what is killed and when; what the machine makes of it differs from run to run.
 """
 
 import asyncio
@@ -104,18 +106,25 @@ async def test_no_read_is_older_than_a_write_acknowledged_before_it(
             await run.start()
         end = time.monotonic() + SECONDS
         restarts = 0
-        while time.monotonic() < end:
+        pauses = 0
+        while time.monotonic() < end and not run.errors:
             await asyncio.sleep(rng.uniform(0.3, 1.2))  # the pace of trouble; nothing waits for this
-            if rng.random() < 0.6:
-                await run.kill()
-            elif rng.random() < 0.5:
-                await server.kill()
-                await server.start()
-                restarts += 1
-            else:
-                await server.stop()
-                await server.start()
-                restarts += 1
+            match rng.choices(("kill", "kill Redis", "restart Redis", "pause Redis"), (55, 18, 9, 18))[0]:
+                case "kill":
+                    await run.kill()
+                case "kill Redis":
+                    await server.kill()
+                    await server.start()
+                    restarts += 1
+                case "restart Redis":
+                    await server.restart()
+                    restarts += 1
+                case _:
+                    # Up to some timeouts long: what was given up is carried out afterwards, late.
+                    await server.pause()
+                    await asyncio.sleep(rng.uniform(0.1, 1.2))
+                    await server.resume()
+                    pauses += 1
         await run.stop()
     assert run.errors == []
     found = run.history.violations()
@@ -123,11 +132,11 @@ async def test_no_read_is_older_than_a_write_acknowledged_before_it(
     assert run.history.count("read") > 100 * SECONDS, "it hardly ran"
     assert run.history.count("write") > 10 * SECONDS, "it hardly ran"
     assert run.kills
-    assert restarts
-    await no_stale_rest(server, namespace, pool)
+    assert restarts + pauses
+    await no_stale_rest(server, namespace, pool, run.history)
 
 
-async def no_stale_rest(server: Server, namespace: str, pool: "asyncpg.Pool[Any]") -> None:
+async def no_stale_rest(server: Server, namespace: str, pool: "asyncpg.Pool[Any]", history: History) -> None:
     """What is cached now is what the database has."""
     truth = {row["key"]: row["version"] for row in await pool.fetch("SELECT key, version FROM rows")}
 
@@ -138,8 +147,11 @@ async def no_stale_rest(server: Server, namespace: str, pool: "asyncpg.Pool[Any]
         rows = CacheAside(cache, "row", type=Row, policy=POLICIES["row"])
         pairs = CacheAside(cache, "pair", type=list[int], policy=POLICIES["pair"], tags=[TAG])
         for row in range(ROWS):
+            assert history.seen(row) <= truth[row], f"row {row} was seen as it never was"
             found = await cache.get(rows.key(row), type=Row)
-            assert found is None or found.version == truth[row], f"row {row}"
+            # Who changed the database behind the cache's back, and was killed before it could say so, promised nothing.
+            least = truth[row] if row < STRICT else history.acknowledged(row)
+            assert found is None or least <= found.version <= truth[row], f"row {row}"
         for pair in (await pairs.get("pair", nothing), await cache.get(LATE, type=list[int])):
             assert pair is None or pair == [truth[row] for row in PAIR]
 
