@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import subprocess
+import sys
 from typing import Annotated
 
 import typer
@@ -62,3 +65,16 @@ def demo(
     else:
         print_report(report, console)
     raise typer.Exit(0 if report.held else 1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(context: typer.Context) -> None:
+    """Runs the benchmarks of a source checkout: `python -m benchmarks`, with the same options (see --help)."""
+    if importlib.util.find_spec("benchmarks") is None:
+        typer.echo(
+            "asynccache bench: the benchmarks are in a source checkout, which has to be installed with -e", err=True
+        )
+        raise typer.Exit(2)
+    # As a process: they bring their own event loop.
+    found = subprocess.run([sys.executable, "-m", "benchmarks", *context.args], check=False)  # noqa: S603 - our own
+    raise typer.Exit(found.returncode)
