@@ -16,7 +16,7 @@ A crash of the reader leaves a lease, which expires; a cancelled or failed load 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -35,7 +35,7 @@ from asynccache.stores.base import Store
 from asynccache.stores.local import LocalEntries, Ticket
 from asynccache.strategies.filling import Filler, Filling, Loaded
 from asynccache.strategies.near import Near
-from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Question, Verdict, judge, storable
+from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Question, Verdict, judge, proof, storable
 from asynccache.supervision import TaskOwner, gather
 from asynccache.tokens import new_salt, new_token
 
@@ -315,7 +315,7 @@ class Reader:
         deadline: float | None = None
         attempt = 0
         while True:
-            flight = self._flights.find(flight_key, since, _proof(miss.lease, miss.generations))
+            flight = self._flights.find(flight_key, since, proof(miss.lease, miss.generations))
             started = flight is None
             older = flight is not None and flight.older(since)
             if flight is None:
@@ -372,7 +372,7 @@ class Reader:
                     return None
                 if reply.outcome is Outcome.LEASED:
                     if storable(generations):
-                        flight.proof = _proof(token, generations)
+                        flight.proof = proof(token, generations)
                         leased = reply.now_ms
                     else:
                         self._filler.release_later(question.key, token)
@@ -395,8 +395,3 @@ class Reader:
             return await self._store.apply(*acquire), dict(generations)
         reply, *made = await self._store.apply_many([acquire, *((key, Ensure(new_salt())) for key in absent)])
         return reply, {**generations, **{key: made[at].cell for at, key in enumerate(absent)}}
-
-
-def _proof(token: bytes | None, generations: Mapping[str, bytes | None]) -> Hashable:
-    """What a reader has seen: equal to a flight's, nothing was written since before that flight's load."""
-    return None if token is None else (token, frozenset(generations.items()))

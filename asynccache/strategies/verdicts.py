@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from asynccache.events import MissReason
 from asynccache.policy import Policy
 from asynccache.strategies.loading import Load
 
-__all__ = ["Hit", "Miss", "MissingGenerations", "Question", "Recipe", "Verdict", "judge"]
+__all__ = ["Hit", "Miss", "MissingGenerations", "Question", "Recipe", "Verdict", "judge", "proof", "storable"]
 
 V = TypeVar("V")
 _ID_AT = 24
@@ -125,3 +125,8 @@ def judge(
 def storable(generations: Mapping[str, bytes | None]) -> bool:
     """Whether an entry may carry these generations: none is missing, none is being written."""
     return all(is_generation(raw) for raw in generations.values())
+
+
+def proof(token: bytes | None, generations: Mapping[str, bytes | None]) -> Hashable:
+    """What a reader has seen: equal to a flight's, nothing was written since before that flight's load."""
+    return None if token is None else (token, frozenset(generations.items()))

@@ -48,7 +48,7 @@ async def test_the_guard_is_needed_not_everybody_may_join(
 async def test_the_guard_is_needed_the_token_alone_does_not_prove_that_no_tag_was_invalidated(
     world: World, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    monkeypatch.setattr("asynccache.strategies.reading._proof", lambda token, _: token)
+    monkeypatch.setattr("asynccache.strategies.reading.proof", lambda token, _: token)
     assert await _caller_after_a_change(world, change) == ("old", "old")
 
 
