@@ -56,6 +56,7 @@ def make_store(
     room: WaitingRoom,
     *,
     local: LocalTier | None,
+    required: bool,
     timeout: float,
     max_connections: int,
     clock: Clock,
@@ -75,11 +76,11 @@ def make_store(
     inner = RedisStore(redis, timeout=timeout, max_connections=max_connections, clock=clock)
     everything = space.own_generations()
     if local is None:
-        return Assembly(GuardedStore(inner, everything=everything[0]), None, None)
+        return Assembly(GuardedStore(inner, everything=everything[0], required=required), None, None)
     client = inner.client
     if not isinstance(client, Redis):
         raise ConfigurationError("local= needs a single Redis: changes of a cluster's nodes are not tracked yet")
     entries = LocalEntries(local, everything=everything, monotonic=clock.monotonic)
-    store = TieredStore(inner, everything=everything[0], entries=entries)
+    store = TieredStore(inner, everything=everything[0], required=required, entries=entries)
     tracker = Tracker(client, space.tracked_prefixes(), Changes(entries, room), timeout=timeout)
     return Assembly(store, entries, tracker)

@@ -43,6 +43,8 @@ class Cache(PlainCache):
         on_outage: what a write does when Redis cannot be told of it. "refuse" raises before the database is touched;
             "proceed" goes on, and what it touched is invalidated before this process serves anything from the cache
             again. Other processes may read the old value meanwhile.
+        require_redis: whether opening the cache fails without an answer from Redis; else it opens without, loads
+            directly, and uses Redis once it answers.
         write_timeout: the longest a write may take; what a crashed writer was changing is not cached for so long.
         timeout: the longest any call to Redis may take; then the loader is asked.
         max_connections: of the client made for a URL.
@@ -66,6 +68,7 @@ class Cache(PlainCache):
         policy: Policy | None = None,
         local: LocalTier | None = None,
         on_outage: OnOutage = "refuse",
+        require_redis: bool = True,
         write_timeout: Duration = 30.0,
         timeout: Duration = 1.0,
         max_connections: int = 16,
@@ -95,6 +98,7 @@ class Cache(PlainCache):
             space,
             room,
             local=local,
+            required=require_redis,
             timeout=seconds(timeout, "timeout", least=0.001, zero=False),
             max_connections=max_connections,
             clock=clock,

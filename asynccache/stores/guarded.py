@@ -50,9 +50,19 @@ class GuardedStore:
         everything: the generation that outdates all entries, for when the journal overflows.
         failures: how many unanswered calls in a row open the circuit.
         max_journal: how many keys are remembered.
+        required: whether `open` fails without an answer; else the circuit is open from the start.
     """
 
-    def __init__(self, inner: RedisStore, *, everything: str, failures: int = 3, max_journal: int = 10_000) -> None:
+    def __init__(
+        self,
+        inner: RedisStore,
+        *,
+        everything: str,
+        failures: int = 3,
+        max_journal: int = 10_000,
+        required: bool = True,
+    ) -> None:
+        self._required = required
         self._inner = inner
         self._everything = everything
         self._limit = failures
@@ -85,9 +95,16 @@ class GuardedStore:
         return len(self._journal) + self._overflowed
 
     async def open(self) -> None:
-        await self._inner.open()
         self._failures = 0
         self._state = CircuitState.CLOSED
+        try:
+            await self._inner.open()
+        except StoreUnavailable as error:
+            if self._required:
+                raise
+            logger.warning("opened without Redis, which is used once it answers: %s", error)
+            self._open()
+            return
         if self.owed:  # from a life before this one
             await self._settle()
 

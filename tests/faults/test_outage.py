@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from asynccache import Cache, CacheAside, Policy, StoreUnavailable
+from asynccache import Cache, CacheAside, LocalTier, Policy, StoreUnavailable
 from asynccache.embedded import Server
 from asynccache.stores.guarded import CircuitState
 from tests.support.fixtures import StartServer
@@ -234,3 +234,25 @@ async def test_a_wrong_password_is_said_at_start(start_redis: StartServer, names
     )
     with pytest.raises(StoreUnavailable, match=r"(?i)password|auth"):
         await Cache(url, namespace=namespace, ttl=1).startup()
+
+
+@pytest.mark.one_loop
+async def test_a_service_may_start_without_redis_and_uses_it_once_it_is_there(
+    dedicated_redis: Server, namespace: str
+) -> None:
+    row = Row()
+    await dedicated_redis.stop()
+    with pytest.raises(StoreUnavailable):
+        await Cache(dedicated_redis.url, namespace=namespace, ttl=60, timeout=TIMEOUT).startup()
+    async with Cache(
+        dedicated_redis.url, namespace=namespace, ttl=60, timeout=TIMEOUT, require_redis=False, local=LocalTier()
+    ) as cache:
+        assert not cache.health().ok
+        for _ in range(3):
+            assert await cache.get_or_load("k", row.load) == "old"
+        assert row.loads == 3
+        await dedicated_redis.start()
+        await until(lambda: cache.health().ok, "recovery")
+        for _ in range(3):
+            assert await cache.get_or_load("k", row.load) == "old"
+        assert row.loads == 4

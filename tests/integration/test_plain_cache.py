@@ -163,8 +163,9 @@ async def test_a_loader_may_say_what_becomes_of_its_value(cache: Cache, redis: R
     await cache.invalidate_tags("late")  # so that it is known
     assert await cache.get_or_load("skipped", skipping) == 1
     assert await cache.get("skipped") is None
-    assert await cache.get_or_load("short", short) == 2
-    assert await cache.get("short") == 2
+    # Not stored while the tag might have changed in the very millisecond in which the load began.
+    while await cache.get("short") is None:
+        assert await cache.get_or_load("short", short) == 2
     assert await cache.get("short") == 2
     await cache.invalidate_tags("late")
     assert await cache.get("short") is None
