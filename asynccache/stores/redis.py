@@ -89,6 +89,9 @@ class RedisStore:
         self._client, self._owned = _client(client, timeout, max_connections)
         self._timeout = timeout
         self._clock = clock
+        self._under_way = 0
+        self._closed = False
+        self._ended = asyncio.Event()  # nothing is under way, after it was closed
         self._ahead_ms = 0  # of our wall clock, as measured at the last answer that told the server's
         self._reads: Batcher[Sequence[str], Sequence[bytes | None]] = Batcher(
             self._read_batch, name="redis-reads", max_batch=max_batch
@@ -106,6 +109,7 @@ class RedisStore:
         Raises:
             StoreUnavailable: no answer within the timeout, or a refusal (such as a wrong password).
         """
+        self._closed = False
         await self.ping()
 
     async def ping(self) -> None:
@@ -120,8 +124,13 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Ends what is under way, and the client if it was made here."""
+        # A caller who came before may yet ask: it would open a connection that nobody closes.
+        self._closed = True
+        self._ended.clear()
         await self._reads.aclose()
         await self._calls.aclose()
+        if self._under_way:
+            await self._ended.wait()  # no longer than the timeout
         if self._owned:
             await self._client.aclose()
 
@@ -234,6 +243,9 @@ class RedisStore:
         return answers
 
     async def _bounded(self, command: Callable[[], Awaitable[T]]) -> T:
+        if self._closed:
+            raise StoreUnavailable("Redis: this store is closed")
+        self._under_way += 1
         try:
             async with asyncio.timeout(self._timeout):
                 return await command()
@@ -243,6 +255,10 @@ class RedisStore:
             if "unable to perform operation" in str(error):  # uvloop's word for a connection that was closed meanwhile
                 raise _unavailable(error) from error
             raise
+        finally:
+            self._under_way -= 1
+            if self._closed and not self._under_way:
+                self._ended.set()
 
     def __repr__(self) -> str:
         return f"RedisStore({describe(self._client)})"

@@ -7,66 +7,19 @@ cancelled either while it waits, or in the moment in which what it waits for arr
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 
-from asynccache import Applied, Batch, Cache, CacheAside, LoadCancelled, Put, ReadThrough, WriteBehind, WriteThrough
-from asynccache.entry import Lease, Writing, parse_cell
-from asynccache.postgres import PostgresTable
+from asynccache import Applied, Batch, Cache, CacheAside, Put, ReadThrough, WriteThrough
 from asynccache.steps import BeginWrite, EndBump, EndWrite
+from tests.support.awaits import MOST_AWAITS, AtAwait, nothing_is_left, outcome, tasks_end
 from tests.support.caches import MakeCache
 from tests.support.gates import gated, until
-
-MOST_AWAITS = 200
-
-
-class Cancelled:
-    """Drives a coroutine and cancels its task at the n-th suspension.
-
-    Args:
-        at: n, from 0.
-        late: cancels in the moment in which the coroutine's wait is over.
-        whom: another task, to be cancelled instead.
-
-    Attributes:
-        reached: whether there were that many.
-    """
-
-    def __init__(self, at: int, *, late: bool, whom: asyncio.Task[Any] | None = None) -> None:
-        self._at = at
-        self._late = late
-        self._whom = whom
-        self.reached = False
-
-    @types.coroutine
-    def run(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        task = self._whom or asyncio.current_task()
-        assert task is not None
-        error: BaseException | None = None
-        for count in range(MOST_AWAITS):
-            try:
-                waits_for = work.send(None) if error is None else work.throw(error)
-            except StopIteration as end:
-                return end.value
-            if count == self._at:
-                self.reached = True
-                if self._late and waits_for is not None:
-                    waits_for.add_done_callback(lambda _: task.cancel())
-                else:
-                    task.cancel()
-            try:
-                yield waits_for
-            except BaseException as thrown:  # noqa: BLE001 - handed to the coroutine
-                error = thrown
-            else:
-                error = None
-        raise AssertionError(f"more than {MOST_AWAITS} awaits")
 
 
 class Rows:
@@ -185,16 +138,16 @@ async def test_an_operation_cancelled_at_any_await_leaves_nothing_behind(
         waiting: list[asyncio.Task[Any]] = []
         if state == "being loaded":
             waiting = await _start_loading(service, neighbour)
-        cancelled = Cancelled(at, late=late)
-        work = asyncio.create_task(_as_coroutine(cancelled.run(OPERATIONS[name](service))))
-        error = await _outcome(work)
+        cancelled = AtAwait(at, late=late)
+        work = asyncio.create_task(cancelled.run(OPERATIONS[name](service)))
+        error = await outcome(work)
         assert error is None or not isinstance(error, Exception), error
         # Other callers are answered, in this process and in another.
         async with asyncio.timeout(5):
             for answer in await asyncio.gather(*waiting):
                 assert answer in {1, 2, None}
-        await until(lambda: asyncio.all_tasks() <= tasks, "the tasks to end")
-        await _nothing_is_left(redis, cache, namespace)
+        await tasks_end(tasks)
+        await nothing_is_left(redis, cache, namespace)
         # The next commands are right: what is read is what the database holds.
         row = await rows.load()
         assert await service.through.get("k") == row or name in {"set", "set_many"}
@@ -204,15 +157,6 @@ async def test_an_operation_cancelled_at_any_await_leaves_nothing_behind(
         if not cancelled.reached:
             break
     assert at > 0
-
-
-async def _outcome(task: asyncio.Task[Any]) -> Any:
-    """What a task returned or raised."""
-    return (await asyncio.gather(task, return_exceptions=True))[0]
-
-
-async def _as_coroutine(work: Any) -> Any:
-    return await work
 
 
 async def _prepare(service: Service, state: str) -> None:
@@ -231,28 +175,6 @@ async def _start_loading(service: Service, neighbour: Service) -> list[asyncio.T
     await until(lambda: service.cache.stats.loads > before)
     tasks += [asyncio.create_task(one.aside.get("k", one.rows.load)) for one in (service, neighbour)]
     return tasks
-
-
-async def _nothing_is_left(redis: Redis, cache: Cache, namespace: str, *, inside: Any = None) -> None:
-    # Leases are given back in the background, and would stay for ten seconds; marks of writers for ten minutes.
-    async def settled() -> bool:
-        keys = [key async for key in redis.scan_iter(match=f"{namespace}*", count=1000)]
-        cells = [parse_cell(raw) for raw in await redis.mget(keys) if isinstance(raw, bytes)] if keys else []
-        return not any(isinstance(cell, Lease | Writing) for cell in cells)
-
-    await until(settled, "leases and marks to go")
-    guard = cache.runtime.guard
-    assert guard is not None
-    assert guard.owed == 0
-    client = (inside or guard.inner).client
-    assert isinstance(client, Redis)
-    connections = client.connection_pool
-    assert isinstance(connections, BlockingConnectionPool)
-    assert not connections._in_use_connections
-    assert len(cache.runtime.reader._flights) == 0
-    assert len(cache.runtime.reader._room) == 0
-    assert not cache.runtime.reader._refreshing
-    assert cache.runtime.reader._unleased._value == 64
 
 
 LOADING: dict[str, Operation] = {
@@ -289,17 +211,17 @@ async def test_a_load_whose_last_caller_leaves_at_any_of_its_awaits_leaves_nothi
         if state == "new tag":
             await redis.delete(cache.runtime.space.generation("t"))
         caller = asyncio.create_task(LOADING[name](service))
-        cancelled = Cancelled(at, late=late, whom=caller)
+        cancelled = AtAwait(at, late=late, do=caller.cancel)
         monkeypatch.setattr(
             owner,
             "start",
-            lambda work, c=cancelled, **options: start(_as_coroutine(c.run(work)), **options),
+            lambda work, c=cancelled, **options: start(c.run(work), **options),
         )
-        error = await _outcome(caller)
+        error = await outcome(caller)
         monkeypatch.undo()
         assert error in (1, {"k": 1}) or isinstance(error, asyncio.CancelledError), error
-        await until(lambda: asyncio.all_tasks() <= tasks, "the tasks to end")
-        await _nothing_is_left(redis, cache, namespace)
+        await tasks_end(tasks)
+        await nothing_is_left(redis, cache, namespace)
         assert await neighbour.aside.get("k", rows.load) == 1
         assert await service.aside.get("k", rows.load) == 1
         if not cancelled.reached:
@@ -328,10 +250,10 @@ async def test_the_marks_of_a_cancelled_writer_do_not_come_after_their_end(
     writer.cancel()
     await asyncio.sleep(0)
     gate.open()
-    error = await _outcome(writer)
+    error = await outcome(writer)
     assert isinstance(error, asyncio.CancelledError)
     assert not begun
-    await _nothing_is_left(redis, cache, namespace, inside=store)
+    await nothing_is_left(redis, cache, namespace, inside=store)
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -354,9 +276,9 @@ async def test_a_writer_cancelled_at_its_end_still_ends(
         await asyncio.sleep(0)
     assert not writer.done()
     gate.open()
-    error = await _outcome(writer)
+    error = await outcome(writer)
     assert isinstance(error, asyncio.CancelledError)
-    await _nothing_is_left(redis, cache, namespace, inside=store)
+    await nothing_is_left(redis, cache, namespace, inside=store)
 
 
 async def test_a_writer_that_times_out_at_its_end_has_ended(
@@ -376,117 +298,4 @@ async def test_a_writer_that_times_out_at_its_end_has_ended(
     gate.open()
     with pytest.raises(TimeoutError):
         await writer
-    await _nothing_is_left(redis, cache, namespace, inside=store)
-
-
-@dataclass
-class Item:
-    """A row of the table."""
-
-    name: str
-    value: int
-
-
-BUFFERED: dict[str, Callable[[WriteBehind[Item]], Coroutine[Any, Any, Any]]] = {
-    "put": lambda items: items.put("k", Item("k", 2)),
-    "put_many": lambda items: items.put_many({name: Item(name, 2) for name in "kl"}),
-    "delete": lambda items: items.delete("k", "l"),
-    "get": lambda items: items.get("k"),
-    "get_many": lambda items: items.get_many("klm"),
-    "refresh": lambda items: items.refresh("k"),
-    "invalidate": lambda items: items.invalidate("k"),
-    "flush": lambda items: items.flush(),
-    "pending": lambda items: items.pending(),
-}
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["while it waits", "with the answer"])
-@pytest.mark.parametrize("state", ["clean", "pending"])
-@pytest.mark.parametrize("name", BUFFERED)
-@pytest.mark.one_loop
-async def test_a_buffered_write_cancelled_at_any_await_is_done_or_not_and_blocks_nobody(
-    make_cache: MakeCache, redis: Redis, pool: asyncpg.Pool[Any], namespace: str, name: str, state: str, late: bool
-) -> None:
-    await pool.execute("CREATE TABLE item (name text PRIMARY KEY, value int)")
-    cache, other = await make_cache(background=False), await make_cache(background=False)
-    table = PostgresTable(pool, "item", key="name", model=Item)
-    items = WriteBehind(cache, "item", sink=table, partitions=2)
-    neighbour = WriteBehind(other, "item", sink=table, partitions=2)
-    await items.put("k", Item("k", 1))
-    await items.flush()
-    await neighbour.flush()
-    tasks = asyncio.all_tasks()
-    for at in range(MOST_AWAITS):
-        for key in "kl":
-            await items.put(key, Item(key, 1))
-        if state == "clean":
-            await items.flush()
-        cancelled = Cancelled(at, late=late)
-        work = asyncio.create_task(_as_coroutine(cancelled.run(BUFFERED[name](items))))
-        error = await _outcome(work)
-        assert error is None or not isinstance(error, Exception), error
-        await until(lambda: asyncio.all_tasks() <= tasks, "the tasks to end")
-        await _nothing_is_left(redis, cache, namespace)
-        pending = await neighbour.get_many("kl")
-        assert pending == await items.get_many("kl")
-        await neighbour.flush()
-        assert sum(status.pending + status.in_batch for status in await items.pending()) == 0
-        rows = await pool.fetch("SELECT name, value FROM item WHERE name IN ('k', 'l')")
-        assert {row["name"]: Item(**row) for row in rows} == pending
-        if not cancelled.reached:
-            break
-    assert at > 0
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["while it waits", "with the answer"])
-@pytest.mark.one_loop
-async def test_a_cancelled_start_leaves_the_cache_closed_and_the_next_one_opens_it(
-    redis_url: str, namespace: str, redis: Redis, late: bool
-) -> None:
-    cache = Cache(redis_url, namespace=namespace, ttl=60)
-    tasks = asyncio.all_tasks()
-    for at in range(MOST_AWAITS):
-        cancelled = Cancelled(at, late=late)
-        work = asyncio.create_task(_as_coroutine(cancelled.run(cache.startup())))
-        error = await _outcome(work)
-        await until(lambda: asyncio.all_tasks() <= tasks, "the tasks to end")
-        if error is None:
-            await cache.shutdown()
-        assert cache.health().state == "closed"
-        async with cache:
-            await cache.set("k", at)
-            assert await cache.get("k") == at
-            await _nothing_is_left(redis, cache, namespace)
-        if not cancelled.reached:
-            break
-    assert at > 0
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["while it waits", "with the answer"])
-@pytest.mark.one_loop
-async def test_a_cancelled_stop_stops_all_the_same(
-    redis_url: str, namespace: str, redis: Redis, pool: asyncpg.Pool[Any], late: bool
-) -> None:
-    await pool.execute("CREATE TABLE item (name text PRIMARY KEY, value int)")
-    tasks = asyncio.all_tasks()
-    for at in range(MOST_AWAITS):
-        cache = Cache(redis_url, namespace=namespace, ttl=60)
-        table = PostgresTable(pool, "item", key="name", model=Item)
-        items = WriteBehind(cache, "item", sink=table, partitions=2, flush_every=3600)
-        await cache.startup()
-        await items.put("k", Item("k", at))
-        held = asyncio.Event()
-        loading = asyncio.create_task(cache.get_or_load("x", held.wait))
-        while not cache.stats.loads:
-            await asyncio.sleep(0)
-        cancelled = Cancelled(at, late=late)
-        work = asyncio.create_task(_as_coroutine(cancelled.run(cache.shutdown())))
-        await _outcome(work)
-        assert cache.health().state == "closed"
-        assert isinstance(await _outcome(loading), LoadCancelled)
-        await until(lambda: asyncio.all_tasks() <= tasks, "the tasks to end")
-        await _nothing_is_left(redis, cache, namespace)
-        assert await pool.fetchval("SELECT value FROM item") == at
-        if not cancelled.reached:
-            break
-    assert at > 0
+    await nothing_is_left(redis, cache, namespace, inside=store)

@@ -309,7 +309,7 @@ async def test_closing_ends_loads_answers_their_callers_and_gives_leases_back(
     await cache.startup()
     gate, release = table.hold(), gated(cache).before(Release)
     calls = [asyncio.create_task(cache.get_or_load("k", table.load)) for _ in range(3)]
-    await gate.reached()
+    await until(lambda: gate.arrived == 1 and cache.stats.misses == 3)
     table.free()
     closing = asyncio.create_task(cache.shutdown())
     await release.reached()
@@ -320,6 +320,33 @@ async def test_closing_ends_loads_answers_their_callers_and_gives_leases_back(
     assert [type(error) for error in errors] == [LoadCancelled] * 3
     assert await _kind(redis, other) is None
     assert await other.get_or_load("k", table.load) == "value"
+
+
+@pytest.mark.parametrize("at", ["reading", "asking for the lease", "about to fill"])
+async def test_a_caller_whose_cache_is_closed_under_it_is_answered_and_opens_no_connection(
+    redis_url: str, namespace: str, table: Table, at: str
+) -> None:
+    cache = Cache(redis_url, namespace=namespace, ttl=60, keep_loads=True)
+    tasks = asyncio.all_tasks()
+    await cache.startup()
+    store = gated(cache)
+    client = store.client
+    if at == "reading":
+        gate = store.reading = Gate()
+    else:
+        gate = store.before(Acquire if at == "asking for the lease" else Fill)
+    calls = [asyncio.create_task(cache.get_or_load(key, table.load)) for key in "kkabcd"]
+    await gate.reached()
+    await cache.shutdown()
+    gate.open()
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        assert answer in {"value", None} or isinstance(answer, LoadCancelled), answer
+    await until(lambda: asyncio.all_tasks() <= tasks, "the tasks to end")
+    connections = client.connection_pool
+    assert not connections._in_use_connections
+    assert not any(connection.is_connected for connection in connections._available_connections)
+    async with cache:
+        assert await cache.get_or_load("k", table.load) == "value"
 
 
 async def test_loads_during_a_write_are_bounded_in_number(make_cache: MakeCache, table: Table) -> None:

@@ -75,6 +75,7 @@ class GatedStore:
         steps: what has been asked for.
         commands_travel_on: a command reaches Redis although its caller is cancelled before it does, as one that is on
             the network.
+        reading: if set, holds reads before Redis sees them.
     """
 
     def __init__(self, inner: RedisStore) -> None:
@@ -82,6 +83,7 @@ class GatedStore:
         self._gates: list[tuple[bool, type[Step], str, Gate]] = []
         self.steps: list[tuple[str, Step]] = []
         self.commands_travel_on = False
+        self.reading: Gate | None = None
         self._travelling = TaskOwner("travelling")
 
     def before(self, step: type[Step], key: str = "") -> Gate:
@@ -95,6 +97,11 @@ class GatedStore:
     def count(self, step: type[Step], key: str = "") -> int:
         """How many such steps have been asked for."""
         return sum(isinstance(one, step) and key in {"", name} for name, one in self.steps)
+
+    async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        if self.reading is not None:
+            await self.reading.stop()
+        return await self._inner.read(keys)
 
     async def apply(self, key: str, step: Step) -> Reply:
         return (await self._passing(((key, step),), lambda: self._one(key, step)))[0]
