@@ -8,6 +8,9 @@ kept in a journal; while it is not empty the circuit is open, and it closes only
     half-open  a single probe, made by a task of the store and never by a caller: it asks for the server's time, then
                carries out the journal; success closes the circuit, failure leaves it open for a little longer
 
+Leases that a call without an answer may have taken, or has not given back, are given back once Redis answers: else
+callers would wait for a reader that is not there, up to the lease, for each key that was being loaded.
+
 A crash while it is open loses the journal: other processes may then read what was not invalidated until its TTL.
 """
 
@@ -16,12 +19,27 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import redis.exceptions
 
 from asynccache.errors import StoreUnavailable
-from asynccache.steps import BeginWrite, Bump, EndBump, EndWrite, Invalidate, Put, Reply, Step
+from asynccache.steps import (
+    Acquire,
+    BeginWrite,
+    Bump,
+    EndBump,
+    EndWrite,
+    Fill,
+    Invalidate,
+    Outcome,
+    Put,
+    Refresh,
+    Release,
+    Reply,
+    Step,
+)
 from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Argument, Script
 from asynccache.supervision import TaskOwner, backoff, logger
@@ -32,6 +50,12 @@ __all__ = ["CircuitState", "GuardedStore"]
 _PROBE_BASE: Final = 0.05
 _PROBE_CAP: Final = 0.4
 _PROBE_TIMEOUT: Final = 0.4
+_CHUNK: Final = 500
+"""Keys settled in one call, which has to end within the store's timeout."""
+_MAX_MARKS: Final = 8
+"""Writers of one key whose marks are remembered; the marks of more expire by themselves."""
+_TRIES: Final = 3
+"""How often a lease is given back that is not there, since the call that takes it may yet arrive."""
 
 
 class CircuitState(enum.Enum):
@@ -69,10 +93,13 @@ class GuardedStore:
         self._max_journal = max_journal
         self._failures = 0
         self._state = CircuitState.CLOSED
-        self._journal: dict[str, Step] = {}
+        self._journal: dict[str, dict[bytes, Step]] = {}  # by key, then by the writer's token
         self._overflowed = False
+        self._leases: dict[bytes, tuple[str, Release, int]] = {}  # by token: key, step, tries
+        self._giving_back = False
         self._owner = TaskOwner("redis-probe")
         self._opened = 0
+        self._closed = False
 
     @property
     def inner(self) -> RedisStore:
@@ -97,6 +124,7 @@ class GuardedStore:
     async def open(self) -> None:
         self._failures = 0
         self._state = CircuitState.CLOSED
+        self._closed = False
         try:
             await self._inner.open()
         except StoreUnavailable as error:
@@ -110,7 +138,10 @@ class GuardedStore:
 
     async def aclose(self) -> None:
         """Ends the probe, after one last try to carry out what is owed."""
+        self._closed = True
         await self._owner.aclose()
+        self._leases.clear()
+        self._giving_back = False
         if self.owed:
             try:
                 await self._settle()
@@ -173,6 +204,8 @@ class GuardedStore:
             for key, step in steps:
                 if not isinstance(step, BeginWrite):  # its end is what counts
                     self._owe(key, step)
+                if not isinstance(step, Acquire | Refresh):  # it has taken nothing
+                    self._abandon(key, step)
             raise StoreUnavailable(f"Redis: the circuit is {self._state.value}; a probe closes it once Redis answers")
 
     def _failed(self, error: StoreUnavailable, *steps: tuple[str, Step]) -> None:
@@ -181,24 +214,31 @@ class GuardedStore:
         self._failures = 0 if isinstance(error.__cause__, redis.exceptions.ResponseError) else self._failures + 1
         for key, step in steps:
             self._owe(key, step)
+            self._abandon(key, step)
         if self._failures >= self._limit and self._state is CircuitState.CLOSED:
             logger.warning("circuit to Redis opened after %d failures in a row: %s", self._failures, error)
             self._open()
 
     def _owe(self, key: str, step: Step) -> None:
         """Remembers what must be carried out before anything is served again; the circuit opens until then."""
+        token, owed = b"", step
         match step:
             case BeginWrite(token) | EndWrite(token):
-                owed: Step = EndWrite(token)
+                owed = EndWrite(token)
             case Invalidate() | Put():
                 owed = Invalidate()
-            case Bump() | EndBump():
-                owed = step
+            case EndBump(token):
+                pass
+            case Bump():
+                pass
             case _:
                 return
         if self._overflowed:
             return  # outdated with everything else
-        self._journal[key] = owed
+        steps = self._journal.setdefault(key, {})
+        # Each takes its own writer's mark away; any of them voids the cell.
+        if token in steps or len(steps) < _MAX_MARKS:
+            steps[token] = owed
         if len(self._journal) > self._max_journal:
             # Every entry carries this one generation: to bump it outdates all the keys and tags, and is bounded.
             self._journal.clear()
@@ -209,7 +249,8 @@ class GuardedStore:
         if self._state is CircuitState.CLOSED:
             self._state = CircuitState.OPEN
             self._opened += 1
-            self._owner.start(self._probe())
+            if not self._closed:  # else the next `open` sees to it
+                self._owner.start(self._probe())
 
     async def _probe(self) -> None:
         attempt = 0
@@ -235,16 +276,52 @@ class GuardedStore:
     async def _settle(self) -> None:
         while self._journal or self._overflowed:
             overflowed, self._overflowed = self._overflowed, False
-            owed, self._journal = self._journal, {}
-            steps = list(owed.items())
+            owed = {key: self._journal.pop(key) for key in list(islice(self._journal, _CHUNK))}
+            steps = [(key, step) for key, by_token in owed.items() for step in by_token.values()]
             if overflowed:
                 steps.append((self._everything, Bump(new_salt())))
             try:
                 await self._inner.apply_many(steps)
             except BaseException:
                 self._overflowed |= overflowed
-                self._journal = owed | self._journal
+                for key, by_token in owed.items():
+                    self._journal[key] = by_token | self._journal.get(key, {})
                 raise
+
+    def _abandon(self, key: str, step: Step) -> None:
+        """Remembers a lease that nobody will use, and that may stand in the cell."""
+        match step:
+            case Acquire(token) | Refresh(token) | Fill(token):
+                release = Release(token)
+            case Release(token):
+                release = step
+            case _:
+                return
+        if len(self._leases) < self._max_journal and not self._closed:  # the rest expire by themselves
+            self._leases[token] = (key, release, 0)
+            if not self._giving_back:
+                self._giving_back = True
+                self._owner.start(self._give_back())
+
+    async def _give_back(self) -> None:
+        attempt = 0
+        try:
+            while self._leases:
+                attempt += 1
+                await asyncio.sleep(backoff(attempt, _PROBE_BASE, _PROBE_CAP))
+                if self._state is not CircuitState.CLOSED:
+                    continue
+                leases = list(islice(self._leases.items(), _CHUNK))
+                try:
+                    replies = await self._inner.apply_many([(key, release) for _, (key, release, _) in leases])
+                except StoreUnavailable:
+                    continue
+                for (token, (key, release, tries)), reply in zip(leases, replies, strict=True):
+                    del self._leases[token]
+                    if reply.outcome is Outcome.REFUSED and tries + 1 < _TRIES:
+                        self._leases[token] = (key, release, tries + 1)
+        finally:
+            self._giving_back = False
 
     def __repr__(self) -> str:
         return f"GuardedStore({self._inner!r}, {self._state.value}, owed={self.owed})"

@@ -1,0 +1,350 @@
+"""What an outage leaves in Redis, and a Redis that answers with errors: nobody waits for readers and writers long gone."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+
+from asynccache import Cache, CacheAside, Policy, Reason, StoreUnavailable
+from asynccache.embedded import Server
+from asynccache.entry import Lease, Writing, parse_cell
+from asynccache.steps import Acquire, Outcome, Refresh, Step
+from asynccache.stores.guarded import CircuitState
+from tests.support.caches import MakeCache
+from tests.support.fixtures import StartServer, redis_client
+from tests.support.gates import Gate, Table, gated, until
+from tests.support.proxy import Mode, Proxy
+
+TIMEOUT = 0.3
+LEASE = 10.0
+SOON = LEASE / 4
+"""Seconds: far below the lease that a test would otherwise wait for, and enough for a busy machine."""
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    target = urlsplit(redis_url)
+    async with Proxy.to(target.hostname or "127.0.0.1", target.port or 6379) as running:
+        yield running
+
+
+@pytest.fixture
+async def near(make_cache: MakeCache) -> Cache:
+    """Another process, whose way to Redis is as good as ever."""
+    return await make_cache()
+
+
+@pytest.fixture
+async def far(make_cache: MakeCache, redis_url: str, proxy: Proxy) -> Cache:
+    """A process whose way to Redis leads through the proxy."""
+    return await make_cache(url=proxy.url(redis_url), timeout=TIMEOUT, policy=Policy(lease=LEASE, early=0))
+
+
+async def recovered(cache: Cache) -> None:
+    await until(lambda: cache.health().ok, "the circuit to close")
+
+
+async def prompt(answer: Any) -> Any:
+    """An answer that must not take as long as a lease."""
+    began = time.monotonic()
+    found = await answer
+    assert time.monotonic() - began < SOON
+    return found
+
+
+async def arrives_late(sender: Cache, cache: Cache, kind: type[Step]) -> None:
+    """What the sender has given up as unanswered is carried out after all."""
+    (call,) = [(key, step) for key, step in gated(sender).steps if isinstance(step, kind)]
+    assert (await cache.runtime.store.apply(*call)).outcome is Outcome.LEASED
+
+
+async def interrupt(proxy: Proxy) -> None:
+    await proxy.set(Mode.REFUSE, cut=True)
+
+
+# -- leases
+
+
+async def test_nobody_waits_for_a_lease_that_arrived_after_its_reader_had_given_up(
+    near: Cache, far: Cache, proxy: Proxy, redis: Redis
+) -> None:
+    table = Table(k="value")
+    cell = near.runtime.space.cell("", "k")
+    gate = gated(far).before(Acquire, cell)
+    first = asyncio.create_task(far.get_or_load("k", table.load))
+    await gate.reached()
+    await interrupt(proxy)
+    gate.open()
+    assert await first == "value"
+    await arrives_late(far, near, Acquire)
+    await proxy.set(Mode.PASS)
+    assert await prompt(near.get_or_load("k", table.load)) == "value"
+    assert table.loads == 2
+    await until(lambda: near.get("k"), "the value is cached")
+
+
+@pytest.mark.parametrize("circuit", [CircuitState.CLOSED, CircuitState.OPEN], ids=["unanswered", "not sent"])
+async def test_nobody_waits_for_a_reader_that_could_not_store_what_it_loaded(
+    near: Cache, far: Cache, proxy: Proxy, circuit: CircuitState
+) -> None:
+    table = Table(k="value")
+    loaded = table.hold()
+    first = asyncio.create_task(far.get_or_load("k", table.load))
+    await loaded.reached()
+    await interrupt(proxy)
+    if circuit is CircuitState.OPEN:
+        with pytest.raises(StoreUnavailable):
+            await far.delete("something else")
+        assert far.health().circuit is not CircuitState.CLOSED
+    loaded.open()
+    assert await first == "value"
+    await proxy.set(Mode.PASS)
+    assert await prompt(near.get_or_load("k", table.load)) == "value"
+
+
+async def test_a_lost_right_to_refresh_does_not_keep_others_from_refreshing(
+    make_cache: MakeCache, redis_url: str, far: Cache, proxy: Proxy
+) -> None:
+    policy = Policy(ttl=0.01, stale=600, jitter=0, early=0, lease=LEASE)
+    near = await make_cache(policy=policy)
+    slow = CacheAside(far, "row", policy=policy)
+    rows = CacheAside(near, "row", policy=policy)
+    table = Table(k="old")
+    await rows.get("k", table.load)
+    await until(lambda: _is(rows, Reason.STALE), "the value to be stale")
+    gate = gated(far).before(Refresh)
+    assert await slow.get("k", table.load) == "old"
+    await gate.reached()
+    await interrupt(proxy)
+    gate.open()
+    await until(lambda: far.stats.store_failures, "the call for the right to refresh is given up")
+    await arrives_late(far, near, Refresh)
+    await proxy.set(Mode.PASS)
+    table.rows["k"] = "new"
+    began = time.monotonic()
+    await until(lambda: _gets(rows, table, "new"), "a refresh")
+    assert time.monotonic() - began < SOON
+
+
+async def test_a_late_lease_is_not_taken_from_a_reader_who_has_it_by_then(
+    near: Cache, far: Cache, proxy: Proxy, redis: Redis
+) -> None:
+    table = Table(k="value")
+    cell = near.runtime.space.cell("", "k")
+    gate = gated(far).before(Acquire, cell)
+    first = asyncio.create_task(far.get_or_load("k", table.load))
+    await gate.reached()
+    await interrupt(proxy)
+    gate.open()
+    assert await first == "value"
+    loaded = table.hold()
+    second = asyncio.create_task(near.get_or_load("k", table.load))
+    await loaded.reached()
+    lease = await raw(redis, cell)
+    assert isinstance(parse_cell(lease), Lease)
+    await proxy.set(Mode.PASS)
+    guard = far.runtime.guard
+    assert guard is not None
+    await until(lambda: not guard._giving_back, "the lease to be given back")
+    assert await redis.get(cell) == lease
+    loaded.open()
+    assert await second == "value"
+    assert await near.get("k") == "value"
+
+
+# -- marks of writers
+
+
+async def test_two_writers_of_one_key_both_take_their_marks_away_after_an_outage(
+    near: Cache, far: Cache, proxy: Proxy, redis: Redis
+) -> None:
+    table = Table(k="new")
+    cell = near.runtime.space.cell("", "k")
+    tag = near.runtime.space.generation("t")
+    written = Gate()
+
+    async def write() -> None:
+        async with far.updating("k", tags=["t"]):
+            await written.stop()
+
+    writers = [asyncio.create_task(write()) for _ in range(3)]
+    await written.reached(3)
+    seen = parse_cell(await raw(redis, cell))
+    assert isinstance(seen, Writing)
+    assert len(seen.writers) == 3
+    await interrupt(proxy)
+    written.open()
+    await asyncio.gather(*writers)
+    await proxy.set(Mode.PASS)
+    await recovered(far)
+    for key in (cell, tag):
+        assert not isinstance(parse_cell(await raw(redis, key)), Writing)
+    for _ in range(2):
+        assert await near.get_or_load("k", table.load, tags=["t"]) == "new"
+    assert table.loads == 1
+
+
+async def test_an_invalidation_does_not_make_the_end_of_a_write_be_forgotten(
+    near: Cache, far: Cache, proxy: Proxy, redis: Redis
+) -> None:
+    cell = near.runtime.space.cell("", "k")
+    async with far.updating("k"):
+        await interrupt(proxy)
+    with pytest.raises(StoreUnavailable):
+        await far.delete("k")
+    assert far.health().owed == 1
+    await proxy.set(Mode.PASS)
+    await recovered(far)
+    assert await redis.get(cell) is None
+
+
+async def test_writes_during_an_outage_are_remembered_by_key_and_not_by_write(
+    far: Cache, make_cache: MakeCache, redis_url: str, proxy: Proxy
+) -> None:
+    cache = await make_cache(url=proxy.url(redis_url), timeout=TIMEOUT, on_outage="proceed")
+    await interrupt(proxy)
+    for _ in range(200):
+        async with cache.updating("k"):
+            pass
+    guard = cache.runtime.guard
+    assert guard is not None
+    assert cache.health().owed == 1
+    assert sum(map(len, guard._journal.values())) < 10
+    await proxy.set(Mode.PASS)
+    await recovered(cache)
+
+
+async def test_thousands_of_keys_are_settled_in_calls_that_end_in_time(
+    near: Cache, make_cache: MakeCache, redis_url: str, proxy: Proxy
+) -> None:
+    cache = await make_cache(url=proxy.url(redis_url), timeout=TIMEOUT, on_outage="proceed")
+    keys = range(3000)
+    await near.set_many(dict.fromkeys(keys, "old"))
+    await interrupt(proxy)
+    for key in keys:
+        async with cache.updating(key):
+            pass
+    assert cache.health().owed == len(keys)
+    await proxy.set(Mode.PASS)
+    await recovered(cache)
+    assert cache.health().owed == 0
+    assert await near.get_many(keys) == {}
+
+
+# -- a Redis that answers, with errors
+
+
+@pytest.mark.one_loop
+async def test_a_replica_that_may_not_be_written_serves_its_hits_and_refuses_writes(
+    dedicated_redis: Server, namespace: str
+) -> None:
+    table = Table(hit="hit", miss="miss")
+    client = redis_client(dedicated_redis.url)
+    try:
+        async with Cache(dedicated_redis.url, namespace=namespace, ttl=60, timeout=TIMEOUT) as cache:
+            rows = CacheAside(cache, "row")
+            assert await rows.get("hit", table.load) == "hit"
+            await client.replicaof("127.0.0.1", 1)  # as after a failover; its master is not there
+            for _ in range(10):
+                assert await rows.get("hit", table.load) == "hit"
+                assert await rows.get("miss", table.load) == "miss"
+            assert table.loads == 11
+            with pytest.raises(StoreUnavailable, match=r"ReadOnly|read only"):
+                await rows.invalidate("hit")
+            table.rows["hit"] = "new"
+            assert await rows.get("hit", table.load) == "new"  # what could not be invalidated is not served
+            await client.replicaof("NO", "ONE")
+            await recovered(cache)
+            assert await rows.get("hit", table.load) == "new"
+            assert await rows.get("miss", table.load) == "miss"
+            loads = table.loads
+            assert await rows.get("hit", table.load) == "new"
+            assert await rows.get("miss", table.load) == "miss"
+            assert table.loads == loads
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.one_loop
+async def test_a_redis_that_is_still_loading_its_data_is_waited_for_by_nobody(
+    start_redis: StartServer, namespace: str
+) -> None:
+    slow = {"key-load-delay": 20_000, "loading-process-events-interval-bytes": 1024}  # microseconds a key
+    server = await start_redis(append_only=True, settings=slow)
+    table = Table(k="value")
+    client = redis_client(server.url)
+    async with Cache(server.url, namespace=namespace, ttl=60, timeout=TIMEOUT) as cache:
+        rows = CacheAside(cache, "row")
+        assert await rows.get("k", table.load) == "value"
+        await client.mset({f"other {number}": "x" * 200 for number in range(200)})
+        await client.bgrewriteaof()
+        await until(lambda: _rewritten(client), "the data to be in a form that is loaded key by key")
+        await server.kill()
+        start = asyncio.create_task(server.start())
+        answers = 0
+        while not start.done():
+            assert await prompt(rows.get("k", table.load)) == "value"
+            answers += 1
+            await asyncio.sleep(0.005)
+        await start
+        assert answers > 10
+        assert table.loads > 10
+        await recovered(cache)
+        loads = table.loads
+        assert await rows.get("k", table.load) == "value"
+        assert table.loads == loads  # it is still there
+    await client.aclose()
+
+
+@pytest.mark.one_loop
+async def test_a_redis_that_lost_everything_is_filled_anew(start_redis: StartServer, namespace: str) -> None:
+    server = await start_redis(append_only=False)
+    table = Table(k="old")
+    async with Cache(server.url, namespace=namespace, ttl=60, timeout=TIMEOUT) as cache:
+        rows = CacheAside(cache, "row", tags=["t"])
+        assert await rows.get("k", table.load) == "old"
+        async with rows.updating("k"):
+            await server.kill()  # the writer's mark goes with it
+            await server.start()
+            table.rows["k"] = "new"
+        await recovered(cache)
+        for _ in range(3):
+            assert await rows.get("k", table.load) == "new"
+        assert table.loads == 2
+        await cache.invalidate_tags("t")
+        assert await rows.get("k", table.load) == "new"
+        assert table.loads == 3
+
+
+@pytest.mark.one_loop
+async def test_a_missing_password_is_said_at_start(start_redis: StartServer, namespace: str) -> None:
+    server = await start_redis(settings={"requirepass": "secret"})
+    url = f"redis://127.0.0.1:{server.port}/0"
+    with pytest.raises(StoreUnavailable, match=r"(?i)authenticat"):
+        await Cache(url, namespace=namespace, ttl=1).startup()
+
+
+# -- states of a server or a cache
+
+
+async def raw(redis: Redis, key: str) -> bytes | None:
+    found = await redis.get(key)
+    assert not isinstance(found, str)
+    return found
+
+
+async def _is(rows: CacheAside[Any], reason: Reason) -> bool:
+    return (await rows.explain("k")).reason is reason
+
+
+async def _gets(rows: CacheAside[Any], table: Table, value: str) -> bool:
+    return bool(await rows.get("k", table.load) == value)
+
+
+async def _rewritten(client: Redis) -> bool:
+    info = await client.info("persistence")
+    return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
