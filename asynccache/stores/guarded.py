@@ -41,7 +41,7 @@ from asynccache.steps import (
     Step,
 )
 from asynccache.stores.redis import RedisStore
-from asynccache.stores.scripts import Argument, Script
+from asynccache.stores.scripts import Argument, Call, Script
 from asynccache.supervision import TaskOwner, backoff, logger
 from asynccache.tokens import new_salt
 
@@ -198,6 +198,17 @@ class GuardedStore:
             raise
         self._failures = 0
         return answer
+
+    async def run_many(self, calls: Sequence[Call]) -> Sequence[object]:
+        """Runs scripts in one pipeline; see `RedisStore.run_many`."""
+        self._admit()
+        try:
+            answers = await self._inner.run_many(calls)
+        except StoreUnavailable as error:
+            self._failed(error)
+            raise
+        self._failures = 0
+        return answers
 
     def _admit(self, *steps: tuple[str, Step]) -> None:
         if self._state is not CircuitState.CLOSED:

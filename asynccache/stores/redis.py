@@ -163,6 +163,17 @@ class RedisStore:
         """
         return await self._calls(Call(script, keys, args))
 
+    async def run_many(self, calls: Sequence[Call]) -> Sequence[Any]:
+        """Runs scripts that are safe to repeat, in one pipeline of their own.
+
+        Returns:
+            The reply of each, or the `StoreUnavailable` with which the server refused that one.
+
+        Raises:
+            StoreUnavailable: no answer in time; each may have run or not.
+        """
+        return await self._call_batch(calls)
+
     def _reply(self, answer: Any) -> Reply:
         outcome, now, cell = answer
         self._learn(now)
