@@ -100,7 +100,9 @@ class Batcher(Generic[Q, R]):
             return
         self._alone = len(batch) == 1 and not self._queue
         self._calls += 1
-        self._tasks.start(self._run(batch))
+        task = self._tasks.start(self._run(batch))
+        # A task that is cancelled before its first step never comes to its own end.
+        task.add_done_callback(lambda _: self._ended(batch))
         self._schedule()
 
     async def _run(self, batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
@@ -109,9 +111,6 @@ class Batcher(Generic[Q, R]):
             answers = await self._send([request for request, _ in batch])
             if len(answers) != len(batch):
                 raise RuntimeError(f"{self._name}: {len(answers)} answers to {len(batch)} requests")  # noqa: TRY301
-        except asyncio.CancelledError:
-            self._give_up(batch)
-            raise
         except Exception as error:  # noqa: BLE001 - handed to the callers
             while len(self._queue) > self._queued - queued:
                 batch.append(self._queue.popleft())
@@ -127,7 +126,13 @@ class Batcher(Generic[Q, R]):
                 else:
                     future.set_result(answer)
         finally:
+            self._ended(batch)
+
+    def _ended(self, batch: list[tuple[Q, asyncio.Future[R]]]) -> None:
+        if batch:  # it is told twice
             self._calls -= 1
+            self._give_up(batch)  # whom a cancelled call has not answered
+            batch.clear()
             self._schedule()
 
     def _give_up(self, batch: Iterable[tuple[Q, asyncio.Future[R]]]) -> None:

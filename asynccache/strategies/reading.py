@@ -107,6 +107,7 @@ class Reader:
     async def aclose(self) -> None:
         """Cancels loads and refreshes, and gives back their leases."""
         await self._owner.aclose()
+        self._refreshing.clear()  # of tasks that were cancelled before their first step
         await self._filler.aclose()
 
     async def get(self, question: Question[V]) -> V | Missing | None:

@@ -224,3 +224,15 @@ async def test_closing_tells_those_who_wait_instead_of_cancelling_them(server: S
     assert {type(answer) for answer in answers} == {StoreUnavailable}
     server.gate.set()
     assert await lone == 0  # its call is its own
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_closing_in_any_tick_of_a_call_leaves_nobody_waiting(server: Server, ticks: int) -> None:
+    batcher: Batcher[int, int] = Batcher(server, name="b")
+    calls = ask(batcher, 1, 2, 3)
+    await turns(ticks)
+    await batcher.aclose()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*calls, return_exceptions=True)
+        # A call that was ended before its first step is not counted as under way for ever.
+        assert await asyncio.gather(*ask(batcher, 1, 2, 3)) == [2, 4, 6]
