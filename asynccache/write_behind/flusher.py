@@ -16,137 +16,380 @@ What a crash leaves behind
 
 Any number of flushers may work on a partition at once: the id makes the second transaction a no-op, and an ack of a
 batch that is gone does nothing. "Unknown" is the outcome of every error here, and repeating is always right.
+
+One partition has one batch at a time. Several partitions are worked on at once, so that the transaction of one overlaps
+with freezing and acknowledging those of others; each fails, and is tried again, by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import fields
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from uuid import UUID
 
-from asynccache.errors import Unavailable
-from asynccache.protocols import Batch, Sink
-from asynccache.supervision import gather, logger
-from asynccache.write_behind.buffer import Buffer
-from asynccache.write_behind.records import Records
+from asynccache.clock import SYSTEM_CLOCK, Clock
+from asynccache.errors import StoreUnavailable, Unavailable
+from asynccache.protocols import Applied, Batch, Sink, Write
+from asynccache.supervision import TaskOwner, backoff, finish, gather, logger
+from asynccache.write_behind.buffer import Frozen, PartitionStatus
+from asynccache.write_behind.ownership import Claims, Ownership
+from asynccache.write_behind.progress import FlusherStats, Progress
+from asynccache.write_behind.pruning import Prune, Pruner
 
-__all__ = ["Flusher", "FlusherStats"]
+__all__ = ["FlushBuffer", "Flusher", "FlusherStats", "OnRejected"]
 
 V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+OnRejected: TypeAlias = Callable[[Sequence[Any]], Awaitable[None]]
+"""Is told the keys whose writes the database refused, after readers have ceased to see them in the buffer."""
+
+_LOOK: Final = 0.25
+"""Longest time between two looks at what pends, in seconds: how late "sooner, because much pends" may be."""
+_STORE_BACKOFF: Final = (0.1, 2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class FlusherStats:
-    """What one process has flushed.
+class FlushBuffer(Protocol):
+    """Where writes wait, as a flusher sees it."""
 
-    Attributes:
-        batches: batches that this process applied.
-        again: batches that the database had already.
-        writes: rows put or deleted.
-    """
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are."""
+        ...
 
-    batches: int = 0
-    again: int = 0
-    writes: int = 0
+    @property
+    def freeze(self) -> Callable[..., Awaitable[Frozen | None]]:
+        """Partition, most writes, most bytes: the frozen batch, else a new one; None if nothing pends."""
+        ...
+
+    async def ack(self, number: int, batch: UUID, /) -> bool:
+        """Drops a batch that the database has; False if another flusher did."""
+        ...
+
+    async def status(self, number: int, /) -> PartitionStatus:
+        """How much of one partition waits."""
+        ...
+
+
+class RecordReader(Protocol[V_co]):
+    """Reads buffered writes."""
+
+    def write(self, record: bytes, /) -> Write[V_co]:
+        """What a record asks for; `DecodeError` if this version of the model cannot read it."""
+        ...
 
 
 class Flusher(Generic[V]):
-    """Flushes one strategy's buffer, every so often and on demand.
+    """Flushes one strategy's buffer: what this process owns of it every so often, and all on demand.
 
     Args:
-        name: names the service.
+        name: the strategy's name.
         buffer: where writes wait.
         records: reads them.
         sink: the database.
-        flush_every: seconds between flushes.
-        max_batch: most writes in one transaction.
+        flush_every: seconds after which a write is flushed.
+        max_batch: most writes in one transaction; so many are flushed sooner.
+        max_batch_bytes: most bytes of records in one transaction, unless one alone is larger; None does not bound it.
+        at_once: most partitions at a time.
+        claims: where worker processes share the partitions; None if this is the only one, which has all.
+        lease: seconds after which others take over from a process that was killed.
+        on_rejected: told the keys whose writes the database refused.
+        prune: deletes ids of batches older than so many seconds, some at a time.
+        keep_ids: seconds for which the ids of batches are kept.
+        clock: reads time.
+
+    Attributes:
+        origin: the strategy's name, under which its dead letters stand.
+        buffer: where writes wait.
+        records: reads them, and those of dead letters.
+        drain_limit: replaces the limit of `drain`, in seconds: who stops the process may know better than the strategy.
+        left: how many writes the last `drain` left; None before it.
     """
 
     def __init__(
-        self, name: str, buffer: Buffer, records: Records[V], sink: Sink[V], *, flush_every: float, max_batch: int
+        self,
+        name: str,
+        buffer: FlushBuffer,
+        records: RecordReader[V],
+        sink: Sink[V],
+        *,
+        flush_every: float,
+        max_batch: int,
+        max_batch_bytes: int | None = None,
+        at_once: int = 4,
+        claims: Claims | None = None,
+        lease: float = 5.0,
+        on_rejected: OnRejected | None = None,
+        prune: Prune | None = None,
+        keep_ids: float = 7 * 86400.0,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._name = name
-        self._buffer = buffer
-        self._records = records
+        self.origin = name
+        self.buffer = buffer
+        self.records = records
         self._sink = sink
         self._flush_every = flush_every
         self._max_batch = max_batch
+        self._max_bytes = max_batch_bytes
+        self._limits = (max_batch,) if max_batch_bytes is None else (max_batch, max_batch_bytes)
+        self._on_rejected = on_rejected
         self._locks = [asyncio.Lock() for _ in range(buffer.partitions)]
+        self._slots = asyncio.Semaphore(at_once)
         self._due = asyncio.Event()
-        self._batches = self._again = self._writes = 0
+        self._owner = TaskOwner(self.name)
+        self._telling = TaskOwner(f"{self.name}:rejected")  # also for callers of `flush`: not ended with the service
+        self._ownership: Ownership | None = None
+        if claims is not None:
+            self._ownership = Ownership(
+                claims,
+                buffer.partitions,
+                lease=lease,
+                busy=lambda number: self._locks[number].locked(),
+                changed=self.wake,
+                clock=clock,
+            )
+        self._pruner = None
+        if prune is not None:
+            self._pruner = Pruner(name, buffer, prune, keep=keep_ids, every=min(3600.0, keep_ids / 4))
+        self._working: set[int] = set()
+        self._ages: dict[int, float] = {}
+        self._progress = Progress(self.name, clock)
+        self._paused = False
+        self.drain_limit: float | None = None
+        self.left: int | None = None
 
     @property
     def name(self) -> str:
         """The service's name."""
-        return f"flusher:{self._name}"
+        return f"flusher:{self.origin}"
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """This process's share of the partitions; None if it has all."""
+        return self._ownership
 
     @property
     def stats(self) -> FlusherStats:
         """What this process has flushed."""
-        return FlusherStats(self._batches, self._again, self._writes)
+        lag = max((age for number, age in self._ages.items() if self._owns(number)), default=0.0)
+        return self._progress.stats(owned=self._owned(), lag=lag, paused=self._paused)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing fails now."""
+        return self._progress.ok
 
     def wake(self) -> None:
-        """Flushes soon, because much pends."""
+        """Looks soon, because much pends."""
+        self._due.set()
+
+    def pause(self) -> None:
+        """Begins no more batches in this process until `resume`; `flush` still does. What pends stays in Redis."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self._paused = False
         self._due.set()
 
     async def run(self, alive: Callable[[], None]) -> None:
-        """Flushes until cancelled."""
-        while True:
-            await self.flush()
-            alive()
-            try:
-                async with asyncio.timeout(self._flush_every):
-                    await self._due.wait()
-            except TimeoutError:
-                pass
-            self._due.clear()
+        """Flushes until cancelled, and then gives its partitions up."""
+        self._working.clear()  # a task cancelled before its first step did not come to do that
+        works: list[Awaitable[None]] = [self._watch(alive)]
+        if self._ownership is not None:
+            works.append(self._ownership.run())
+        if self._pruner is not None:
+            works.append(self._pruner.run())
+        try:
+            await gather(works)
+        finally:
+            await self._owner.aclose()
 
     async def flush(self) -> None:
-        """Flushes all that pends now, and waits for it.
+        """Flushes all that pends now in any partition, whoever owns it, and waits for it.
+
+        While others write faster than the database takes it, that may be long: bound it with `asyncio.timeout`.
 
         Raises:
             StoreUnavailable, DatabaseUnavailable: not all could be flushed; nothing is lost.
-            WriteRejected: the database refused a row; its batch stays frozen.
         """
-        await gather(self._flush_partition(number) for number in range(self._buffer.partitions))
+        if errors := await self._flush_all(range(self.buffer.partitions)):
+            raise errors[0]
 
     async def drain(self, limit: float) -> int:
-        """Flushes for at most `limit` seconds; returns how many writes were left, which stay safe in Redis."""
+        """Flushes for at most `limit` seconds what no other worker will.
+
+        Returns:
+            How many writes were left of that, which stay safe in Redis; -1 if Redis does not say.
+        """
+        if self.drain_limit is not None:
+            limit = self.drain_limit
+        alone = self._ownership is None or len(self._ownership.workers) <= 1
+        mine = range(self.buffer.partitions) if alone else self._owned()
         try:
             async with asyncio.timeout(limit):
-                await self.flush()
-        except (TimeoutError, Unavailable) as error:
-            logger.warning("%s: not drained: %s", self.name, str(error) or "out of time")
+                if not self._paused and (errors := await self._flush_all(mine)):
+                    logger.warning("%s: not drained: %s", self.name, errors[0])
+        except TimeoutError:
+            logger.warning("%s: not drained: out of time", self.name)
         try:
-            async with asyncio.timeout(limit + 1):
-                statuses = [await self._buffer.status(number) for number in range(self._buffer.partitions)]
+            async with asyncio.timeout(1.0 + limit):
+                statuses = await gather(self.buffer.status(number) for number in mine)
         except (TimeoutError, Unavailable):
-            return -1
-        return sum(status.pending + status.in_batch for status in statuses)
-
-    async def _flush_partition(self, number: int) -> None:
-        # The lock saves double work in this process; it is not needed for safety.
-        async with self._locks[number]:
-            pending = (await self._buffer.status(number)).pending
-            # The batch frozen before, if any, and then as many as hold what pends now: not what comes meanwhile.
-            for _ in range(1 + -(-pending // self._max_batch)):
-                if not await self._flush_batch(number):
-                    return
-
-    async def _flush_batch(self, number: int) -> bool:
-        frozen = await self._buffer.freeze(number, self._max_batch)
-        if frozen is None:
-            return False
-        writes = [self._records.write(record) for record in frozen.records.values()]
-        applied = await self._sink.apply(Batch(writes, frozen.id))
-        await self._buffer.ack(number, frozen.id)
-        if applied.again:
-            self._again += 1
+            self.left = -1
         else:
-            self._batches += 1
-            self._writes += len(writes)
-        return True
+            self.left = sum(status.pending + status.in_batch for status in statuses)
+        return self.left
+
+    # -- one batch
+
+    async def _flush_batch(self, number: int) -> Frozen | None:
+        frozen = await self.buffer.freeze(number, *self._limits)
+        if frozen is None:
+            return None
+        batch = self._read(frozen)
+        applied = await self._sink.apply(batch)
+        await self.buffer.ack(number, frozen.id)
+        await self._tell(batch, applied)
+        return frozen
+
+    def _read(self, frozen: Frozen) -> Batch[V]:
+        records = tuple(frozen.records.values())
+        writes = [self.records.write(record) for record in records]
+        return Batch(writes, frozen.id, **_extras(origin=self.origin, records=records))
+
+    async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
+        self._progress.applied(len(batch.writes), applied)
+        refused = getattr(applied, "rejected", ())
+        if not refused:
+            return
+        keys = []
+        for rejected in refused:
+            key = getattr(batch.writes[rejected.at], "key", None)
+            keys.append(key)
+            logger.warning("%s: the database refused the write of %r: %s", self.origin, key, rejected.reason)
+        if self._on_rejected is not None:
+            # To its end: what a cancellation leaves out here, readers would see until its TTL.
+            await finish(self._telling, _call(self._on_rejected, keys))
+
+    # -- what is due
+
+    async def _watch(self, alive: Callable[[], None]) -> None:
+        failures = 0
+        while True:
+            self._due.clear()
+            try:
+                delay = await self._look()
+            except StoreUnavailable as error:
+                failures += 1
+                self._progress.store_failed(error)
+                await asyncio.sleep(backoff(failures, *_STORE_BACKOFF))
+                continue
+            failures = 0
+            self._progress.store_answered()
+            alive()
+            try:
+                async with asyncio.timeout(delay):
+                    await self._due.wait()
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> float:
+        """Begins work on partitions that are due; returns in how many seconds to look again."""
+        self._progress.keep_only(self._owns)
+        delay = min(_LOOK, self._flush_every)
+        numbers = []
+        for number in self._owned():
+            if wait := self._progress.wait(number):
+                delay = min(delay, wait)
+            elif number not in self._working:
+                numbers.append(number)
+        for status in await gather(self.buffer.status(number) for number in numbers):
+            self._ages[status.partition] = status.age
+            if self._paused or not (status.pending or status.in_batch):
+                continue
+            wait = self._flush_every - status.age
+            if status.in_batch or status.pending >= self._max_batch or wait <= 0:
+                self._working.add(status.partition)
+                self._owner.start(self._work(status.partition))
+            else:
+                delay = min(delay, wait)
+        return max(delay, 0.001)
+
+    async def _work(self, number: int) -> None:
+        """Flushes a partition, on and on while it is behind."""
+        frozen: Frozen | Exception | None = None
+        more = True
+        try:
+            while more and self._owns(number) and not self._paused:
+                frozen = await self._attempt(number)
+                # Less than a full batch: this was all. But an old batch says nothing of what came after it.
+                more = isinstance(frozen, Frozen) and self._full(frozen)
+            if isinstance(frozen, Frozen):
+                self._due.set()
+        finally:
+            self._working.discard(number)
+
+    async def _attempt(self, number: int) -> Frozen | Exception | None:
+        try:
+            # The lock saves double work in this process; it is not needed for safety. The slot is given back after
+            # each batch, so that partitions take turns.
+            async with self._locks[number], self._slots:
+                frozen = await self._flush_batch(number)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the batch tried again
+            self._progress.failed(number, error)
+            return error
+        self._progress.succeeded(number)
+        return frozen
+
+    async def _flush_all(self, numbers: Iterable[int]) -> list[Exception]:
+        results = await gather(self._flush_partition(number) for number in numbers)
+        return [result for result in results if result is not None]
+
+    async def _flush_partition(self, number: int) -> Exception | None:
+        while True:
+            try:
+                status = await self.buffer.status(number)
+            except StoreUnavailable as error:
+                self._progress.failed(number, error)
+                return error
+            if not status.pending and not status.in_batch:
+                return None
+            frozen = await self._attempt(number)
+            if isinstance(frozen, Exception):
+                return frozen
+            # A batch that was made after the look at what pends, and took no less, left nothing of it behind.
+            whole = frozen is None or not (
+                status.in_batch or self._full(frozen) or len(frozen.records) < status.pending
+            )
+            if whole:
+                return None
+
+    def _full(self, frozen: Frozen) -> bool:
+        if len(frozen.records) >= self._max_batch:
+            return True
+        return self._max_bytes is not None and sum(map(len, frozen.records.values())) * 2 >= self._max_bytes
+
+    # -- whose, and how it is
+
+    def _owns(self, number: int) -> bool:
+        return self._ownership is None or self._ownership.owns(number)
+
+    def _owned(self) -> tuple[int, ...]:
+        return tuple(range(self.buffer.partitions)) if self._ownership is None else self._ownership.owned
 
     def __repr__(self) -> str:
-        return f"Flusher({self._name!r}, {self.stats})"
+        return f"Flusher({self.origin!r}, {self.stats})"
+
+
+async def _call(on_rejected: OnRejected, keys: Sequence[Any]) -> None:
+    try:
+        await on_rejected(keys)
+    except Exception:  # noqa: BLE001 - the flush was right all the same
+        logger.exception("readers may see refused writes until their TTL: %r", keys)
+
+
+def _extras(**wanted: Any) -> dict[str, Any]:
+    known = {part.name for part in fields(Batch)}
+    return {name: value for name, value in wanted.items() if name in known}
