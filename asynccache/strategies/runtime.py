@@ -54,7 +54,7 @@ class Runtime:
         counters: counts.
         clock: reads time.
         supervisor: runs services.
-        background: whether this process runs services such as flushers.
+        background: whether this process runs services such as flushers; may be changed before the cache is opened.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Runtime:
         self._resources: list[Resource] = []
         self._adopted: list[object] = []
         self._opening: dict[int, asyncio.Lock] = {}
-        self._services: list[Service] = []
+        self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
 
     # -- making entries
@@ -139,8 +139,9 @@ class Runtime:
         self._pid = os.getpid()
         self.state = RuntimeState.OPEN
         await self.use(*self._adopted)
-        for service in self._services:
-            self.supervisor.start(service)
+        for service, always in self._services:
+            if always or self.background:
+                self.supervisor.start(service)
 
     async def stop(self) -> None:
         """Finishes strategies, stops services, and gives back what was opened; goes on after a failure and raises the
@@ -181,15 +182,18 @@ class Runtime:
 
     def serve(self, service: Service, *, always: bool = False) -> None:
         """Runs a service while the cache is open, if this process runs services, or `always`."""
-        if not self.background and not always:
-            return
-        if any(service.name == other.name for other in self._services):
+        if any(service.name == other.name for other in self.services):
             raise ConfigurationError(
                 f"there is a {service.name!r} already: give each write-behind strategy its own name"
             )
-        self._services.append(service)
-        if self.state is RuntimeState.OPEN:
+        self._services.append((service, always))
+        if self.state is RuntimeState.OPEN and (always or self.background):
             self.supervisor.start(service)
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """All services that were ever offered, those included that this process does not run."""
+        return tuple(service for service, _ in self._services)
 
     def on_close(self, closable: Closable) -> None:
         """Finishes this before the cache closes."""
