@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from asynccache.errors import ConfigurationError, DatabaseUnavailable
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Applied, Batch, Delete, KeyValue, Put, Sink, Source, Write
+from asynccache.protocols import Applied, Batch, Delete, KeyValue, Put, Sink, Source
 from asynccache.strategies.base import Tags
 from asynccache.strategies.filling import new_value
 from asynccache.strategies.read_through import ReadThrough
@@ -96,7 +96,7 @@ class WriteThrough(ReadThrough[V]):
 
     delete_many = delete
 
-    async def _apply(self, writes: list[Write[V]], ttl: Duration | None, tags: Iterable[str]) -> Mapping[Any, V]:
+    async def _apply(self, writes: list[Put[V] | Delete], ttl: Duration | None, tags: Iterable[str]) -> Mapping[Any, V]:
         await self._prepare()
         if not writes:
             return {}
@@ -125,7 +125,7 @@ class WriteThrough(ReadThrough[V]):
                 f"{self._name}: the write took longer than write_timeout={limit:g} s; whether it was done is unknown"
             ) from error
 
-    async def _generations_now(self, writes: list[Write[V]]) -> dict[Any, dict[str, bytes | None]]:
+    async def _generations_now(self, writes: list[Put[V] | Delete]) -> dict[Any, dict[str, bytes | None]]:
         """The generations that the new entries carry, read before the database is changed; none for a key of which one
         is missing or being written: its entry is emptied instead."""
         wanted = {write.key: self._generations(write.key) for write in writes if isinstance(write, Put)}

@@ -29,7 +29,18 @@ from typing import Any
 
 import asyncpg
 
-from asynccache import Applied, Batch, Cache, CacheAside, LoadContext, Policy, StoreUnavailable, WriteThrough
+from asynccache import (
+    Applied,
+    Batch,
+    Cache,
+    CacheAside,
+    Delete,
+    LoadContext,
+    Policy,
+    Put,
+    StoreUnavailable,
+    WriteThrough,
+)
 from asynccache.steps import BeginWrite, EndWrite, Fill, Step
 from asynccache.stores import redis as redis_store
 from asynccache.stores.scripts import Script
@@ -71,7 +82,7 @@ class Database:
         return [rows[key].version for key in PAIR]
 
     async def apply(self, batch: Batch[Row]) -> Applied[Row]:
-        keys = sorted(write.key for write in batch.writes)
+        keys = sorted(write.key for write in batch.writes if isinstance(write, Put | Delete))
         return Applied(stored={key: Row(await self.change(key)) for key in keys})
 
     async def change(self, key: int) -> int:

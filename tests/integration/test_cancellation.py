@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from asynccache import Applied, Batch, Cache, CacheAside, Put, ReadThrough, WriteThrough
+from asynccache import Applied, Batch, Cache, CacheAside, Delete, Put, ReadThrough, WriteThrough
 from asynccache.steps import BeginWrite, EndBump, EndWrite
 from tests.support.awaits import MOST_AWAITS, AtAwait, nothing_is_left, outcome, tasks_end
 from tests.support.caches import MakeCache
@@ -44,7 +44,7 @@ class Rows:
                         write.key,
                         write.value,
                     )
-                else:
+                elif isinstance(write, Delete):
                     await connection.execute("DELETE FROM item WHERE name = $1", write.key)
         return Applied()
 

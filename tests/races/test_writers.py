@@ -37,7 +37,7 @@ class PostgresRows:
             for write in batch.writes:
                 if isinstance(write, Delete):
                     await connection.execute("DELETE FROM item WHERE name = $1", write.key)
-                else:
+                elif isinstance(write, Put):
                     await connection.execute(
                         "INSERT INTO item VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value",
                         write.key,

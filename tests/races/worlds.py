@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from asynccache import Applied, Batch, Cache, CacheAside, Put, ReadThrough, Reason, WriteThrough
+from asynccache import Applied, Batch, Cache, CacheAside, Delete, Put, ReadThrough, Reason, WriteThrough
 from asynccache.decorators import CachedFunction
 from asynccache.entry import Cell, generation_micros, parse_cell
 from asynccache.keys import CellKey
@@ -44,6 +44,7 @@ class Rows:
         if self.before is not None:
             await self.before.stop()
         for write in batch.writes:
+            assert isinstance(write, Put | Delete)
             self._table.rows[write.key] = write.value if isinstance(write, Put) else None
         if self.written is not None:
             await self.written.stop()
