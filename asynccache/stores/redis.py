@@ -38,6 +38,7 @@ from asynccache.steps import (
     Step,
 )
 from asynccache.stores.batching import Batcher
+from asynccache.stores.packing import packed_by_hiredis
 from asynccache.stores.scripts import Argument, Call, Script, load_script
 
 __all__ = ["RedisClient", "RedisStore"]
@@ -300,6 +301,7 @@ def _client(client: str | RedisClient, timeout: float, max_connections: int) -> 
             raise ConfigurationError(
                 f"redis={_hide_password(client)!r} has options redis-py does not know: {', '.join(sorted(unknown))}"
             )
+        pool.connection_class = packed_by_hiredis(pool.connection_class)
         client, owned = Redis.from_pool(pool), True  # which closes the pool with the client
     else:
         owned = False

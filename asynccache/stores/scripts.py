@@ -30,9 +30,16 @@ class Script(NamedTuple):
     many: Script | None = None
 
     @classmethod
-    def of(cls, name: str, source: str) -> Script:
-        """A script of this text, with the one that runs it many times."""
-        many = _MANY.format(source=source)
+    def of(cls, name: str, source: str, prelude: str = "") -> Script:
+        """A script of this text, with the one that runs it many times.
+
+        Args:
+            name: the script's name.
+            source: its text.
+            prelude: definitions in front of it, which many calls share.
+        """
+        many = _MANY.format(prelude=prelude, source=source)
+        source = prelude + source
         return cls(name, source, _sha(source), cls(f"{name} (many)", many, _sha(many)))
 
     @property
@@ -56,12 +63,13 @@ def load_script(name: str, folder: str = "asynccache.stores", *, prelude: str | 
     Args:
         name: the file's name without `.lua`.
         folder: the package whose folder `lua` holds it.
-        prelude: a file put in front of it: shared definitions.
+        prelude: a file put in front of it: shared definitions, among them `look`, which is called with the first key.
     """
     files = resources.files(folder) / "lua"
-    parts = [name] if prelude is None else [prelude, name]
-    source = "\n".join((files / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
-    return Script.of(name, source)
+    source = (files / f"{name}.lua").read_text(encoding="utf-8")
+    if prelude is None:
+        return Script.of(name, source)
+    return Script.of(name, f"look(KEYS[1])\n{source}", (files / f"{prelude}.lua").read_text(encoding="utf-8"))
 
 
 def _sha(source: str) -> str:
@@ -72,6 +80,7 @@ _MANY: Final = """
 -- KEYS  those of each call, one call after the other
 -- ARGV  keys a call, arguments a call, then the arguments like the keys
 -- reply the reply of each call
+{prelude}
 local function call(KEYS, ARGV)
 {source}
 end

@@ -1,25 +1,31 @@
--- The layout of cells and generations, as in entry.py; put in front of every script of the key protocol.
+-- The layout of cells and generations, as in entry.py; put in front of every script of the key protocol,
+-- and once in front of many calls of one.
 --   value       V version codec flags fresh_until(8) dead_after(8) cost(4) id(8) refresh_token(8) refresh_until(8) ...
 --   lease       L token(8)
 --   writing     W overlapped(1: '0' or '1') { token(8) deadline(8) }*
 --   generation  G microseconds(8) salt(4)
 -- Integers are big-endian, times are milliseconds of this server. Every script replies { outcome, now, cell or false }.
-local KEY = KEYS[1]
 local EMPTY, LEASED, VALUE, HELD, WRITING, STORED, REFUSED = 0, 1, 2, 3, 4, 5, 6
 local VERSION, VALUE_HEADER, ID_AT, REFRESH_AT = 1, 58, 25, 33
 local NO_TOKEN = string.rep('\0', 8)
 local GENERATION_MS = 30 * 86400000
 
-local clock = redis.call('TIME')
+local clock = redis.call('TIME') -- the same for as long as a script runs
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-local raw = redis.pcall('GET', KEY)
-if type(raw) == 'table' then raw = '?' end -- a key of another type: not ours, and may be replaced
-local kind = raw and string.sub(raw, 1, 1)
-local is_value = kind == 'V' and #raw >= VALUE_HEADER and string.byte(raw, 2) == VERSION
-local is_lease = kind == 'L' and #raw == 9
-local is_writing = kind == 'W' and #raw >= 2 and (#raw - 2) % 16 == 0
-local is_generation = kind == 'G' and #raw == 13
+local KEY, raw, is_value, is_lease, is_writing, is_generation
+
+-- Reads the cell that the script is about; called before it, with KEYS[1].
+local function look(key)
+  KEY = key
+  raw = redis.pcall('GET', KEY)
+  if type(raw) == 'table' then raw = '?' end -- a key of another type: not ours, and may be replaced
+  local kind = raw and string.sub(raw, 1, 1)
+  is_value = kind == 'V' and #raw >= VALUE_HEADER and string.byte(raw, 2) == VERSION
+  is_lease = kind == 'L' and #raw == 9
+  is_writing = kind == 'W' and #raw >= 2 and (#raw - 2) % 16 == 0
+  is_generation = kind == 'G' and #raw == 13
+end
 
 local function int(value) return struct.pack('>I8', value) end
 local function int_at(bytes, at) return (struct.unpack('>I8', bytes, at)) end
