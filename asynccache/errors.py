@@ -12,6 +12,7 @@ AsyncCacheError
 │   └── DatabaseUnavailable       Postgres cannot be reached in time, or refuses
 ├── LoadCancelled                 a load ended because something other than its callers cancelled it
 ├── LoadTimeout                   a load took longer than `load_timeout` (also a TimeoutError)
+├── RecursiveLoad                 a loader asked for the very key it loads
 ├── EncodeError                   a value that the codec cannot write
 │   └── ValueTooLarge             an encoded value above `max_value_bytes`
 ├── DecodeError                   bytes that are not a value of this type; a reader counts it as a miss
@@ -36,6 +37,7 @@ __all__ = [
     "LoadTimeout",
     "MissingExtra",
     "MissingTTL",
+    "RecursiveLoad",
     "SchemaMismatch",
     "StoreUnavailable",
     "Unavailable",
@@ -90,6 +92,10 @@ class LoadCancelled(AsyncCacheError):
 
 class LoadTimeout(AsyncCacheError, TimeoutError):
     """A load took longer than its `load_timeout`, and no stale value was at hand."""
+
+
+class RecursiveLoad(AsyncCacheError, RuntimeError):
+    """A loader asked the cache for the very key that it loads, directly or through another loader."""
 
 
 class EncodeError(AsyncCacheError, TypeError):

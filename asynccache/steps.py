@@ -102,12 +102,14 @@ class Release:
 class Refresh:
     """A reader asks for the right to replace the value `id` while others go on reading it.
 
-    Replies: LEASED, or REFUSED if the value is another one by now or somebody is at it.
+    Replies: LEASED, or REFUSED if the value is another one by now, if somebody is at it, or, unless `at_once`, if the
+    pause after a failed refresh is not over.
     """
 
     token: bytes
     lease_ms: int
     id: bytes
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,11 @@ class Invalidate:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Stores a value that the caller vouches for. A writing cell stays, overlapped. Replies: STORED or WRITING."""
+    """Stores a value that the caller vouches for. A writing cell stays, overlapped. Replies: STORED or WRITING.
+
+    It names no token, so a store that may deliver it late must empty the cell instead: what was put or deleted
+    meanwhile would be overwritten.
+    """
 
     value: NewValue
 
@@ -250,10 +256,11 @@ def transition(cell: bytes | None, expires_ms: int, step: Step, now_ms: int) -> 
             if isinstance(seen, Lease):
                 return become(None, 0, Outcome.EMPTY)
             return Transition(with_refresh(cell, NO_TOKEN, now_ms + retry_ms), expires_ms, Reply(Outcome.VALUE, now_ms))
-        case Refresh(token, lease_ms, id_):
+        case Refresh(token, lease_ms, id_, at_once):
             if cell is None or not isinstance(seen, Value) or seen.id != id_:
                 return keep(Outcome.REFUSED)
-            if seen.refresh_until > now_ms and seen.refresh_token != token:
+            free = {token, NO_TOKEN} if at_once else {token}
+            if seen.refresh_until > now_ms and seen.refresh_token not in free:
                 return keep(Outcome.REFUSED)
             return Transition(with_refresh(cell, token, now_ms + lease_ms), expires_ms, Reply(Outcome.LEASED, now_ms))
         case BeginWrite(token, write_ms):

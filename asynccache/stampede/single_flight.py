@@ -20,32 +20,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
-from asynccache.errors import LoadCancelled
+from asynccache.errors import LoadCancelled, RecursiveLoad
 from asynccache.supervision import TaskOwner, copy_error
 
 __all__ = ["Flight", "SingleFlight"]
 
 T = TypeVar("T")
 
+_aboard: ContextVar[tuple[Flight[Any], ...]] = ContextVar("asynccache_flights", default=())
+"""The flights that this code is a part of, the outermost first."""
+
 
 class Flight(Generic[T]):
     """One load and those who wait for it."""
 
-    __slots__ = ("_flights", "_waiters", "begun", "key", "proof", "task")
+    __slots__ = ("_waiters", "begun", "flights", "key", "proof", "task")
 
     def __init__(self, flights: SingleFlight[T], key: Hashable) -> None:
-        self._flights = flights
+        self.flights = flights
         self._waiters: set[asyncio.Future[T]] = set()
         self.key = key
         self.begun: int | None = None
         self.proof: Hashable = None
         self.task: asyncio.Task[T] | None = None
 
+    def board(self) -> None:
+        """To be called first of all in the flight's own task."""
+        _aboard.set((*_aboard.get(), self))
+
     def begin(self) -> None:
         """To be called right before the database is asked."""
-        self.begun = self._flights.tick()
+        self.begun = self.flights.tick()
 
     def older(self, since: int) -> bool:
         """Whether the load began before a call that started at `since`."""
@@ -69,13 +77,13 @@ class Flight(Generic[T]):
             return await waiter
         finally:
             self._waiters.discard(waiter)
-            if not self._waiters and self.task is not None and not self.task.done() and not self._flights.keep:
-                self._flights.remove(self)  # nobody may join what is being cancelled
+            if not self._waiters and self.task is not None and not self.task.done() and not self.flights.keep:
+                self.flights.remove(self)  # nobody may join what is being cancelled
                 self.task.cancel()
 
     def land(self, task: asyncio.Task[T]) -> None:
         """Hands the result to all who wait."""
-        self._flights.remove(self)
+        self.flights.remove(self)
         waiting = [waiter for waiter in self._waiters if not waiter.done()]
         if task.cancelled():
             for waiter in waiting:
@@ -119,6 +127,19 @@ class SingleFlight(Generic[T]):
     def crowded(self) -> bool:
         """Whether more than one key is being loaded."""
         return len(self._flights) > 1
+
+    def check(self, key: Hashable) -> None:
+        """Refuses to wait for a load from inside of it.
+
+        Raises:
+            RecursiveLoad: this code is part of a load of this key.
+        """
+        for flight in _aboard.get():
+            if flight.key == key and flight.flights is self and flight.task is not None and not flight.task.done():
+                raise RecursiveLoad(
+                    f"the loader of {key!r} asks the cache for the same key, and would wait for itself for ever:"
+                    " call the function that loads it, not the cached one"
+                )
 
     def find(self, key: Hashable, since: int, proof: Hashable) -> Flight[T] | None:
         """The youngest flight of this key that the call may join, if there is one."""

@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 _SHARED: Final = 200
 """Most calls that share a command: a script holds up everybody else on the server."""
+_PUT_TIMEOUTS: Final = 2
+"""After how many timeouts a put that was on its way is no longer carried out: its caller has been told otherwise."""
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 # Read with the module: at first use it would be on the event loop.
 _SCRIPTS: Final[dict[type, Script]] = {
@@ -142,14 +144,14 @@ class RedisStore:
         return self._reads(keys)  # as it is, for one frame less on the hot path
 
     async def apply(self, key: str, step: Step) -> Reply:
-        return self._reply(await self._calls(Call(_script(step), (key,), _arguments(step))))
+        return self._reply(await self._calls(Call(_script(step), (key,), _arguments(step, self._put_deadline_ms()))))
 
     def expect_company(self) -> None:
         """Lets the next steps share a pipeline."""
         self._calls.expect_company()
 
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> list[Reply]:
-        calls = [Call(_script(step), (key,), _arguments(step)) for key, step in steps]
+        calls = [Call(_script(step), (key,), _arguments(step, self._put_deadline_ms())) for key, step in steps]
         answers = await self._call_batch(calls)
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -174,6 +176,9 @@ class RedisStore:
             StoreUnavailable: no answer in time; each may have run or not.
         """
         return await self._call_batch(calls)
+
+    def _put_deadline_ms(self) -> int:
+        return self.now_ms() + int(_PUT_TIMEOUTS * self._timeout * 1000)
 
     def _reply(self, answer: Any) -> Reply:
         outcome, now, cell = answer
@@ -353,7 +358,7 @@ def _value(value: NewValue) -> tuple[Argument, ...]:
     return value.fresh_ms, value.dead_ms, value.head(), value.rest()
 
 
-def _arguments(step: Step) -> tuple[Argument, ...]:
+def _arguments(step: Step, put_deadline_ms: int) -> tuple[Argument, ...]:
     match step:
         case Acquire(token, lease_ms, dead):
             return token, lease_ms, dead
@@ -363,8 +368,8 @@ def _arguments(step: Step) -> tuple[Argument, ...]:
             return token, lease_ms
         case Release(token, retry_ms):
             return token, retry_ms
-        case Refresh(token, lease_ms, id_):
-            return token, lease_ms, id_
+        case Refresh(token, lease_ms, id_, at_once):
+            return token, lease_ms, id_, int(at_once)
         case BeginWrite(token, write_ms):
             return token, write_ms
         case EndWrite(token, new):
@@ -372,7 +377,7 @@ def _arguments(step: Step) -> tuple[Argument, ...]:
         case Invalidate():
             return ()
         case Put(value):
-            return _value(value)
+            return *_value(value), put_deadline_ms
         case Ensure(salt) | Bump(salt):
             return (salt,)
         case EndBump(token, salt):

@@ -20,11 +20,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.entry import is_generation
-from asynccache.errors import StoreUnavailable
+from asynccache.errors import LoadTimeout, StoreUnavailable
 from asynccache.events import Counters, MissReason
 from asynccache.keys import KeySpace
 from asynccache.stampede.early_refresh import should_refresh
@@ -32,10 +30,11 @@ from asynccache.stampede.lease import WaitingRoom
 from asynccache.stampede.single_flight import Flight, SingleFlight
 from asynccache.steps import Acquire, Ensure, Outcome, Refresh
 from asynccache.stores.base import Store
-from asynccache.stores.local import LocalEntries, Ticket
+from asynccache.stores.local import LocalEntries
 from asynccache.strategies.filling import Filler, Filling, Loaded
+from asynccache.strategies.looking import Looker
 from asynccache.strategies.near import Near
-from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Question, Verdict, judge, proof, storable
+from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Question, judge, proof, storable
 from asynccache.supervision import TaskOwner, gather
 from asynccache.tokens import new_salt, new_token
 
@@ -97,6 +96,7 @@ class Reader:
         self._unleased = asyncio.Semaphore(max_concurrent_loads)
         self._refreshing: set[str] = set()
         self._max_refreshes = max_concurrent_loads
+        self._looker = Looker(store, counters, self._near)
         self._filler = Filler(store, space, counters, self._owner, clock)
 
     @property
@@ -117,12 +117,12 @@ class Reader:
             The value; None if it does not exist; MISSING if nothing is cached and there is no loader.
 
         Raises:
-            LoadTimeout, LoadCancelled, and whatever the loader raises.
+            LoadTimeout, LoadCancelled, RecursiveLoad, and whatever the loader raises.
         """
         if self._near is not None and (kept := self._near.find(question)) is not None:
             return self._near.hand_out(kept, question)
         since = self._flights.now
-        verdict = await self._look(question)
+        verdict = await self._looker.look(question)
         if isinstance(verdict, Hit):
             return self._serve(question, verdict)
         self._missed(verdict)
@@ -143,7 +143,7 @@ class Reader:
                 else:
                     answers[at] = self._near.hand_out(kept, question)
         misses: list[tuple[int, Miss]] = []
-        for at, verdict in zip(far, await self._look_many([questions[at] for at in far]), strict=True):
+        for at, verdict in zip(far, await self._looker.look_many([questions[at] for at in far]), strict=True):
             if isinstance(verdict, Hit):
                 answers[at] = self._serve(questions[at], verdict)
                 continue
@@ -166,12 +166,12 @@ class Reader:
         leased: int | None = None
         generations: Mapping[str, bytes | None] = {}
         try:
-            raw, generations = await self._read(question)
+            raw, generations = await self._looker.read(question)
             verdict = judge(raw, generations, question.recipe, self._store.now_ms())
             if isinstance(verdict, MissingGenerations):
-                verdict = await self._judge_again(question, raw, generations, verdict)
+                verdict = await self._looker.judge_again(question, raw, generations, verdict)
             if isinstance(verdict, Hit):
-                reply = await self._store.apply(question.key, Refresh(token, lease_ms, verdict.entry.id))
+                reply = await self._store.apply(question.key, Refresh(token, lease_ms, verdict.entry.id, at_once=True))
             else:
                 reply, generations = await self._acquire(question, token, verdict.dead, generations)
             if reply.outcome is Outcome.LEASED:
@@ -187,70 +187,6 @@ class Reader:
         filling = Filling(question.key, question.recipe, question.load, generations, token, leased, refresh=True)
         loaded = await self._filler.run(filling)
         return loaded.value
-
-    # -- looking
-
-    async def _read(self, question: Question[Any]) -> tuple[bytes | None, dict[str, bytes | None]]:
-        found = await self._store.read((question.key, *question.generations))
-        return found[0], dict(zip(question.generations, found[1:], strict=True))
-
-    async def _look(self, question: Question[V]) -> Verdict[V]:
-        if self._near is not None:
-            return (await self._look_many((question,)))[0]
-        # The same for one question without a local tier, which is worth saying twice: this is the hot path.
-        names = question.generations
-        try:
-            found = await self._store.read((question.key, *names))
-            raw, generations = found[0], dict(zip(names, found[1:], strict=True))
-            verdict = judge(raw, generations, question.recipe, self._store.now_ms())
-            if isinstance(verdict, MissingGenerations):
-                verdict = await self._judge_again(question, raw, generations, verdict)
-        except StoreUnavailable:
-            self._count.store_failures += 1
-            return Miss(MissReason.UNAVAILABLE)
-        return msgspec.structs.replace(verdict, generations=generations) if isinstance(verdict, Miss) else verdict
-
-    async def _look_many(self, questions: Sequence[Question[V]]) -> list[Verdict[V]]:
-        tickets = self._near.expect(questions) if self._near is not None else ()
-        try:
-            return await self._judge_all(questions, tickets)
-        except StoreUnavailable:
-            self._count.store_failures += 1
-            return [Miss(MissReason.UNAVAILABLE)] * len(questions)
-        finally:
-            if self._near is not None:
-                self._near.forget(tickets)
-
-    async def _judge_all(self, questions: Sequence[Question[V]], tickets: Sequence[Ticket | None]) -> list[Verdict[V]]:
-        if len(questions) == 1:
-            keys: Sequence[str] = (questions[0].key, *questions[0].generations)
-        else:
-            keys = list(dict.fromkeys(key for question in questions for key in (question.key, *question.generations)))
-        found = dict(zip(keys, await self._store.read(keys), strict=True)) if keys else {}
-        now = self._store.now_ms()
-        verdicts: list[Verdict[V]] = []
-        for at, question in enumerate(questions):
-            raw, generations = found[question.key], {key: found[key] for key in question.generations}
-            verdict = judge(raw, generations, question.recipe, now)
-            if self._near is not None:
-                self._near.keep(tickets[at], question, verdict, now)
-            if isinstance(verdict, MissingGenerations):
-                verdict = await self._judge_again(question, raw, generations, verdict)
-            if isinstance(verdict, Miss):
-                verdict = msgspec.structs.replace(verdict, generations=generations)
-            verdicts.append(verdict)
-        return verdicts
-
-    async def _judge_again(
-        self,
-        question: Question[V],
-        raw: bytes | None,
-        generations: Mapping[str, bytes | None],
-        missing: MissingGenerations,
-    ) -> Verdict[V]:
-        more = dict(zip(missing.keys, await self._store.read(missing.keys), strict=True))
-        verdict = judge(raw, {**more, **generations}, question.recipe, self._store.now_ms())
-        return Miss(MissReason.OUTDATED) if isinstance(verdict, MissingGenerations) else verdict
 
     # -- serving
 
@@ -279,7 +215,7 @@ class Reader:
         token = new_token()
         try:
             # The generations must be those from before the load, and may be newer than the hit's.
-            _, generations = await self._read(question)
+            _, generations = await self._looker.read(question)
             if not storable(generations):
                 return  # the hit is outdated by now, and the next reader will see it
             reply = await self._store.apply(question.key, Refresh(token, question.recipe.policy.lease_ms, hit.entry.id))
@@ -311,6 +247,7 @@ class Reader:
         if question.load is None:
             return MISSING
         flight_key = (question.key, question.recipe.codec.fingerprint)
+        self._flights.check(flight_key)
         policy = question.recipe.policy
         patience = policy.timeout_seconds or _PATIENCE * policy.lease_ms / 1000
         deadline: float | None = None
@@ -330,7 +267,7 @@ class Reader:
                     if not waited:
                         await self._room.wait(question.key, attempt)
                         attempt += 1
-                        verdict = await self._look(question)
+                        verdict = await self._looker.look(question)
                         if isinstance(verdict, Hit):
                             return verdict.value
                         miss = verdict
@@ -343,7 +280,7 @@ class Reader:
             # Whether late tags were invalidated before this call, an older load cannot say: look.
             if loaded is not None and not (older and loaded.late_tags):
                 return loaded.value if started else loaded.copy(question.recipe.codec)
-            verdict = await self._look(question)
+            verdict = await self._looker.look(question)
             if isinstance(verdict, Hit):
                 return verdict.value
             miss = verdict
@@ -353,6 +290,7 @@ class Reader:
     ) -> Loaded[V] | None:
         """One load of this process; None if another reader got in between, so that the callers must look again."""
         assert question.load is not None  # noqa: S101 - for the type checker
+        flight.board()
         crowded = self._flights.crowded
         if crowded:
             self._store.expect_company()
@@ -382,9 +320,20 @@ class Reader:
         )
         if leased is not None:
             return await self._filler.run(filling, flight.begin)
-        async with self._unleased:
+        limit = question.recipe.policy.timeout_seconds
+        try:
+            async with asyncio.timeout(limit):
+                await self._unleased.acquire()
+        except TimeoutError:
+            self._count.load_failures += 1
+            raise LoadTimeout(
+                f"the load of {question.key!r} waited load_timeout={limit:g} s for its turn; max_concurrent_loads run"
+            ) from None
+        try:
             self._count.bypasses += 1
             return await self._filler.run(filling, flight.begin)
+        finally:
+            self._unleased.release()
 
     async def _acquire(
         self, question: Question[Any], token: bytes, dead: bytes, generations: Mapping[str, bytes | None]

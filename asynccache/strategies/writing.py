@@ -6,7 +6,9 @@
 
 A crash after `begin` leaves writing cells: they expire at the writer's deadline, and nothing old is in them. A caller
 that is cancelled still ends its write; an error inside ends it with an empty cell, since the database may have
-changed. If Redis fails at the end, the store's journal ends it before anything is served again.
+changed. If Redis fails at the end, the store's journal ends it before anything is served again. After an error that
+leaves open whether and when the database commits (a lost connection, a timeout) the marks stay until the deadline: an
+entry loaded before a late commit would be a stale rest.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from asynccache.entry import NewValue
-from asynccache.errors import StoreUnavailable
+from asynccache.errors import DatabaseUnavailable, LoadTimeout, StoreUnavailable
 from asynccache.events import Counters
 from asynccache.steps import BeginWrite, Bump, EndBump, EndWrite, Invalidate, Step
 from asynccache.stores.base import Store
-from asynccache.supervision import TaskOwner, finish
+from asynccache.supervision import TaskOwner, finish, logger
 from asynccache.tokens import new_salt, new_token
 
 __all__ = ["OnOutage", "Update", "Writer"]
@@ -101,6 +103,11 @@ class Writer:
             # The database has the write; the journal has the rest.
             self._count.store_failures += 1
 
+    def leave(self, update: Update) -> None:
+        """Lets the marks expire by themselves."""
+        self._count.writes += 1
+        logger.warning("the outcome of a write is unknown: %r is not cached for %g s", update, self.write_seconds)
+
     async def _apply(self, steps: Sequence[tuple[str, Step]]) -> None:
         if len(steps) == 1:
             await self._store.apply(*steps[0])  # together with those of other callers
@@ -135,7 +142,22 @@ class Update:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._writer.end(self, failed=kind is not None)
+        if error is not None and _unsettled(error):
+            self._writer.leave(self)
+        else:
+            await self._writer.end(self, failed=error is not None)
 
     def __repr__(self) -> str:
         return f"Update({', '.join((*self.cells, *self.generations))})"
+
+
+def _unsettled(error: BaseException) -> bool:
+    """Whether the database may yet commit what the block was doing. Cancellation is not among them: drivers wait until
+    the server has ended a cancelled statement, as asyncpg's pool does before it takes the connection back."""
+    if isinstance(error, LoadTimeout):
+        return False
+    if isinstance(error, DatabaseUnavailable | TimeoutError | OSError):
+        return True
+    # asyncpg's and psycopg's alike: connection exceptions, statement completion unknown, the server was shut down.
+    state = getattr(error, "sqlstate", None)
+    return isinstance(state, str) and (state.startswith(("08", "57P")) or state == "40003")

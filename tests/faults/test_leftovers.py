@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from asynccache import Cache, CacheAside, Policy, Reason, StoreUnavailable
+from asynccache import Cache, CacheAside, DatabaseUnavailable, Policy, Reason, StoreUnavailable
 from asynccache.embedded import Server
-from asynccache.entry import Lease, Writing, parse_cell
-from asynccache.steps import Acquire, Outcome, Refresh, Step
+from asynccache.entry import Lease, NewValue, Writing, parse_cell
+from asynccache.steps import Acquire, Outcome, Put, Refresh, Step
 from asynccache.stores.guarded import CircuitState
+from asynccache.stores.redis import RedisStore, _arguments, _script
 from tests.support.caches import MakeCache
 from tests.support.fixtures import StartServer, redis_client
 from tests.support.gates import Gate, Table, gated, until
@@ -21,6 +23,7 @@ from tests.support.proxy import Mode, Proxy
 
 TIMEOUT = 0.3
 LEASE = 10.0
+PUT = Put(NewValue(b"given up", 60_000, 60_000, b"12345678"))
 SOON = LEASE / 4
 """Seconds: far below the lease that a test would otherwise wait for, and enough for a busy machine."""
 
@@ -115,7 +118,8 @@ async def test_a_lost_right_to_refresh_does_not_keep_others_from_refreshing(
     rows = CacheAside(near, "row", policy=policy)
     table = Table(k="old")
     await rows.get("k", table.load)
-    await until(lambda: _is(rows, Reason.STALE), "the value to be stale")
+    for one in (rows, slow):  # each by its own notion of the server's clock
+        await until(lambda one=one: _is(one, Reason.STALE), "the value to be stale")  # type: ignore[misc]
     gate = gated(far).before(Refresh)
     assert await slow.get("k", table.load) == "old"
     await gate.reached()
@@ -348,3 +352,57 @@ async def _gets(rows: CacheAside[Any], table: Table, value: str) -> bool:
 async def _rewritten(client: Redis) -> bool:
     info = await client.info("persistence")
     return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
+
+
+# -- writes
+
+
+async def test_a_put_that_arrives_after_it_was_given_up_does_not_bring_the_value_back(
+    near: Cache, far: Cache, proxy: Proxy, redis_url: str
+) -> None:
+    await proxy.set(Mode.BLACKHOLE)  # what is sent stays on its way
+    with pytest.raises(StoreUnavailable):
+        await far.set("k", "given up")
+    await near.delete("k")
+    # The command as the server gets it in the end: made before the delete, delivered after it.
+    store = RedisStore(redis_url)
+    await store.open()
+    late = _arguments(PUT, store.now_ms() - 1)
+    answer = await store.run(_script(PUT), (near.runtime.space.cell("", "k"),), late)
+    assert answer[0] == Outcome.EMPTY.value
+    await store.aclose()
+    assert await near.get("k") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "settled"),
+    [
+        (DatabaseUnavailable("the connection was lost at COMMIT"), False),
+        (TimeoutError(), False),
+        (ConnectionResetError(), False),
+        (asyncpg.ConnectionDoesNotExistError(), False),
+        (asyncpg.AdminShutdownError(), False),
+        (asyncpg.UniqueViolationError(), True),
+        (ValueError(), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_entry_is_not_cached_while_a_write_may_yet_commit(
+    make_cache: MakeCache, error: Exception, settled: bool
+) -> None:
+    cache = await make_cache(write_timeout=1.0)
+    users: CacheAside[str] = CacheAside(cache, "user")
+    table = Table(k="old")
+    await users.get("k", table.load)
+    with pytest.raises(type(error)):
+        async with users.updating("k", tags=["users"]):
+            raise error
+    assert await users.get("k", table.load) == "old"
+    assert await _is(users, Reason.FRESH if settled else Reason.WRITING)
+    table.rows["k"] = "committed late"
+    if not settled:
+        await until(lambda: _stores(users, table, "committed late"), "the marks to expire")
+
+
+async def _stores(users: CacheAside[str], table: Table, value: str) -> bool:
+    return await users.get("k", table.load) == value and await _is(users, Reason.FRESH)

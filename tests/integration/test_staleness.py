@@ -278,3 +278,22 @@ async def test_who_asks_for_a_refresh_gets_the_new_value(make_cache: MakeCache, 
     assert store.count(Refresh) == 0
     assert await users.refresh("x", load) == "new"
     assert store.count(Refresh) == 1
+
+
+async def test_who_asks_for_a_refresh_right_after_one_has_failed_caches_the_new_value(
+    make_cache: MakeCache, table: Table
+) -> None:
+    cache = await make_cache(ttl=0.001, policy=Policy(stale=600, jitter=0, early=0))
+    users: CacheAside[Any] = CacheAside(cache, "user")
+
+    async def fail(_: str) -> Any:
+        raise ConnectionError
+
+    assert await users.get("k", table.load) == "old"
+    await until(lambda: _all_stale(users, "k"))
+    assert await users.get("k", fail) == "old"
+    await _idle(cache)
+    assert (await users.explain("k")).reason is Reason.STALE_REFRESHING  # the pause before the next try
+    table.rows["k"] = "new"
+    assert await users.refresh("k", table.load) == "new"
+    assert await users.get("k", fail) == "new"

@@ -76,6 +76,7 @@ class GatedStore:
         commands_travel_on: a command reaches Redis although its caller is cancelled before it does, as one that is on
             the network.
         reading: if set, holds reads before Redis sees them.
+        reads: how many calls have read.
     """
 
     def __init__(self, inner: RedisStore) -> None:
@@ -84,6 +85,7 @@ class GatedStore:
         self.steps: list[tuple[str, Step]] = []
         self.commands_travel_on = False
         self.reading: Gate | None = None
+        self.reads = 0
         self._travelling = TaskOwner("travelling")
 
     def before(self, step: type[Step], key: str = "") -> Gate:
@@ -99,6 +101,7 @@ class GatedStore:
         return sum(isinstance(one, step) and key in {"", name} for name, one in self.steps)
 
     async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        self.reads += 1
         if self.reading is not None:
             await self.reading.stop()
         return await self._inner.read(keys)
