@@ -1,20 +1,29 @@
 """What an error of Postgres or asyncpg means for the caller: the one place that translates them.
 
 A row that the database refuses is `WriteRejected`, a table that is not what it was is `SchemaMismatch`; all else is
-`DatabaseUnavailable`, after which the outcome is unknown and trying again may help.
+`DatabaseUnavailable`, after which the outcome is unknown and trying again may help. Where one bad row must not keep
+others from being written, `refusal` tells what is the row's own fault.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import asyncpg
 from asyncpg.exceptions import _base as client_errors
 
-from asynccache.errors import AsyncCacheError, DatabaseUnavailable, InvalidKey, SchemaMismatch, WriteRejected
+from asynccache.errors import (
+    AsyncCacheError,
+    ConfigurationError,
+    DatabaseUnavailable,
+    InvalidKey,
+    SchemaMismatch,
+    WriteRejected,
+)
 
-__all__ = ["TRY_AGAIN", "reading", "writing"]
+__all__ = ["TRY_AGAIN", "Refusal", "reading", "refusal", "writing"]
 
 TRY_AGAIN = (
     asyncpg.DeadlockDetectedError,
@@ -43,6 +52,47 @@ _SCHEMA_STATES = frozenset({
     "3F000",  # undefined schema
 })  # fmt: skip
 _ENCODING = (client_errors.DataError, OverflowError, UnicodeError)
+_LONGEST_REASON = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a row cannot be written, whoever tries.
+
+    Attributes:
+        reason: for people.
+        sqlstate: the database's code; None if it was found before it got there.
+    """
+
+    reason: str
+    sqlstate: str | None = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether other rows, once written or gone, may let it pass: a constraint, or a trigger's own check."""
+        return self.sqlstate is not None and self.sqlstate[:2] in {"23", "44", "P0"}
+
+
+def refusal(error: BaseException) -> Refusal | None:
+    """What a row is refused for; None if the error is not a row's fault."""
+    if isinstance(error, WriteRejected | ConfigurationError) and not isinstance(error, SchemaMismatch):
+        return Refusal(str(error)[:_LONGEST_REASON])
+    if isinstance(error, _ENCODING):
+        return Refusal(str(error)[:_LONGEST_REASON])
+    if isinstance(error, asyncpg.PostgresError) and _is_of_a_row(error):
+        details: list[str] = [str(error.args[0]) if error.args else type(error).__name__]
+        if (detail := getattr(error, "detail", None)) is not None:
+            details.append(str(detail))
+        return Refusal("; ".join(details)[:_LONGEST_REASON], getattr(error, "sqlstate", None))
+    return None
+
+
+def _is_of_a_row(error: asyncpg.PostgresError) -> bool:
+    state = getattr(error, "sqlstate", None) or ""
+    if state == "42501":
+        # Row-level security refuses a row under the code of a missing privilege; the message may be in any language.
+        return getattr(error, "server_source_function", None) == "ExecWithCheckOptions"
+    return state[:2] in _ROW_CLASSES
 
 
 @contextmanager
@@ -88,7 +138,7 @@ def _refused(error: asyncpg.PostgresError, what: str, *, write: bool) -> Excepti
     text = "".join(parts) + ")"
     if state in _SCHEMA_STATES:
         return SchemaMismatch(f"{text}: the table is not what it was when it was opened")
-    if state[:2] in _ROW_CLASSES:
+    if _is_of_a_row(error):
         return WriteRejected(text) if write else InvalidKey(text)
     return DatabaseUnavailable(text)
 

@@ -26,6 +26,7 @@ class Reader(Generic[V]):
         self._build = binding.model.put_together([bound.field for bound in binding.read])
         self._key = binding.key
         self._width = len(binding.read)
+        self._end = self._width + len(binding.key.columns)
         self._decoders = [
             (index, bound.transport.decode)
             for index, bound in enumerate(binding.read)
@@ -36,18 +37,18 @@ class Reader(Generic[V]):
         """The values of rows, by the parts of their keys.
 
         Args:
-            records: rows of asyncpg.
+            records: rows of asyncpg; what follows the key columns is left alone.
 
         Raises:
             SchemaMismatch: a row does not fit the model; the message names its key.
         """
-        width = self._width
+        width, end = self._width, self._end
         result: dict[Parts, V] = {}
         for start in range(0, len(records), _AT_ONCE):
             if start:
                 await asyncio.sleep(0)
             rows = [list(record.values()) for record in records[start : start + _AT_ONCE]]
-            keys = [self._key.returned(tuple(row[width:])) for row in rows]
+            keys = [self._key.returned(tuple(row[width:end])) for row in rows]
             for row in rows:
                 self._decode(row)
             try:

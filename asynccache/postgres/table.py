@@ -219,7 +219,7 @@ class PostgresTable(Generic[V]):
             async with self._connections.connection(self._timeout) as connection:
                 await batches.install(connection)
 
-    async def _apply(self, connection: Any, bound: _Bound[V], batch: Batch[V], prepared: Prepared) -> Applied[V]:
+    async def _apply(self, connection: Any, bound: _Bound[V], batch: Batch[V], prepared: Prepared[V]) -> Applied[V]:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if batch.id is None and prepared.statements == 1:
@@ -227,7 +227,8 @@ class PostgresTable(Generic[V]):
                 async with transaction(connection):
                     if batch.id is not None and not await bound.batches.record(connection, batch.id):
                         return Applied(again=True)
-                    return Applied(stored=await bound.writer.write(connection, prepared, returning=batch.id is None))
+                    own = batch.id is None
+                    return Applied(stored=await bound.writer.write(connection, prepared, returning=own, turns=own))
             except NoBatchLog:
                 await bound.batches.install(connection)
             except TRY_AGAIN:

@@ -94,7 +94,7 @@ def test_statements_of_dicts_with_every_shape_do_not_pile_up(shapes: int) -> Non
     writer: Writer[Any] = Writer(binding, statements, Reader(binding))
     for n in range(shapes):
         statements.upsert(writer.prepare([Put(1, {f"c{n}": 1})]).runs[0].fields, returning=True)
-    assert len(statements._upserts) <= 256
+    assert len(statements._made) <= 256
 
 
 def test_before_it_is_opened_a_table_checks_the_shape_of_keys_only() -> None:

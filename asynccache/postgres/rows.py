@@ -1,0 +1,157 @@
+"""Values of the model as arrays: what a row is made of, checked, and gathered with those of its shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from msgspec import UNSET
+
+from asynccache.errors import ConfigurationError, WriteRejected
+from asynccache.postgres.binding import Binding, BoundField
+from asynccache.postgres.models import OpenDict
+from asynccache.postgres.names import did_you_mean
+from asynccache.postgres.row_keys import Parts
+
+__all__ = ["RowMaker", "Run", "key_arrays"]
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows that write the same columns, in the order they are written in: one statement.
+
+    Attributes:
+        fields: the columns.
+        keys: the rows' keys; empty for appended rows, whose keys are among the fields or left to the database.
+        arrays: the values, by column.
+        size: how many rows.
+    """
+
+    fields: tuple[BoundField, ...]
+    keys: list[Parts]
+    arrays: list[list[Any]]
+    size: int
+
+
+class RowMaker(Generic[V]):
+    """Takes values of one bound model apart."""
+
+    def __init__(self, binding: Binding[V]) -> None:
+        self._binding = binding
+        self._take: Callable[[Any], tuple[Any, ...]] = binding.model.take_apart([b.field for b in binding.written])
+        self._take_key = binding.model.take_apart([bound.field for _, bound in binding.key_fields])
+        self._appended = (*(bound for _, bound in binding.key_fields), *binding.written)
+        # None cannot be stored there, so it means what a missing value means.
+        self._by_database = frozenset(
+            index
+            for index, bound in enumerate(binding.written)
+            if bound.column.not_null and (bound.column.has_default or bound.column.identity)
+        )
+
+    def runs(self, rows: Iterable[tuple[Any, Parts, V]]) -> list[Run]:
+        """Rows under keys, in the order given.
+
+        Args:
+            rows: the key as the caller gave it and as it is sent, and the value.
+
+        Raises:
+            WriteRejected: a value is not of the model, or holds what its column cannot.
+            ConfigurationError: a value holds another key than it is put under.
+        """
+        made = [(parts, self._row(key, parts, value)) for key, parts, value in rows]
+        return [
+            self._run(self._binding.written, shape, list(group))
+            for shape, group in itertools.groupby(made, key=_shape_of)
+        ]
+
+    def appended(self, values: Iterable[V]) -> list[Run]:
+        """Rows without a key given, in the order given; see `runs`. A key that is None is left to the database."""
+        made: list[tuple[Parts, tuple[Any, ...]]] = []
+        for value in values:
+            self._check("a new row", value)
+            key = tuple([UNSET if part is None else part for part in self._take_key(value)])
+            made.append(((), (*key, *self._stored(value))))
+        return [
+            self._run(self._appended, shape, list(group)) for shape, group in itertools.groupby(made, key=_shape_of)
+        ]
+
+    def _row(self, key: Any, parts: Parts, value: V) -> tuple[Any, ...]:
+        self._check(repr(key), value)
+        if self._binding.key_fields:
+            self._check_key(key, parts, value)
+        return self._stored(value)
+
+    def _check(self, key: str, value: V) -> None:
+        model = self._binding.model
+        if not model.takes(value):
+            raise WriteRejected(f"{self._where(key)}: {model.name} is expected, not {type(value).__name__}")
+        if isinstance(model, OpenDict):
+            self._check_names(key, value)
+
+    def _stored(self, value: V) -> tuple[Any, ...]:
+        row = self._take(value)
+        if self._by_database and any(row[index] is None for index in self._by_database):
+            return tuple([UNSET if item is None and i in self._by_database else item for i, item in enumerate(row)])
+        return row
+
+    def _check_key(self, key: Any, parts: Parts, value: V) -> None:
+        for (position, bound), held in zip(self._binding.key_fields, self._take_key(value), strict=True):
+            if held is UNSET:
+                continue
+            try:
+                same = bound.transport.encode_all([held])[0] == parts[position]
+            except (TypeError, ValueError):
+                same = False
+            if not same:
+                raise ConfigurationError(
+                    f"{self._where(repr(key))}: the value's {bound.field} is {held!r}, and the key says"
+                    f" {parts[position]!r}: put it under its own key"
+                )
+
+    def _check_names(self, key: str, value: Any) -> None:
+        known = {bound.field for bound in self._binding.read}
+        for name in value:
+            if name not in known:
+                raise WriteRejected(
+                    f"{self._where(key)}: there is no column for {name!r}{did_you_mean(str(name), known)}"
+                )
+
+    def _run(
+        self, columns: Sequence[BoundField], shape: tuple[bool, ...], rows: list[tuple[Parts, tuple[Any, ...]]]
+    ) -> Run:
+        present = [index for index, there in enumerate(shape) if there]
+        fields = tuple(columns[index] for index in present)
+        taken = list(zip(*(row for _, row in rows), strict=True)) if present else []
+        arrays = []
+        for index, bound in zip(present, fields, strict=True):
+            try:
+                arrays.append(bound.transport.encode_all(taken[index]))
+            except Exception:  # noqa: BLE001 - a serializer of the user's may raise anything
+                arrays.append([self._encoded(bound, parts, row[index]) for parts, row in rows])
+        return Run(fields, [parts for parts, _ in rows if parts], arrays, len(rows))
+
+    def _encoded(self, bound: BoundField, parts: Parts, value: Any) -> Any:
+        try:
+            return bound.transport.encode_all([value])[0]
+        except Exception as error:
+            key = repr(parts[0] if len(parts) == 1 else parts) if parts else "a new row"
+            raise WriteRejected(
+                f"{self._where(key)}: the column {bound.column.name} ({bound.column.type.shown}) cannot hold"
+                f" {value!r:.100}: {error}"
+            ) from error
+
+    def _where(self, key: str) -> str:
+        return f"{self._binding.table.name} {key}"
+
+
+def key_arrays(keys: list[Parts]) -> list[list[Any]]:
+    """An array for each key column."""
+    return [list(column) for column in zip(*keys, strict=True)]
+
+
+def _shape_of(row: tuple[Parts, tuple[Any, ...]]) -> tuple[bool, ...]:
+    return tuple([item is not UNSET for item in row[1]])
