@@ -15,6 +15,7 @@ from rich.console import Console
 import asynccache
 from asynccache.cli.demo.report import print_report
 from asynccache.cli.demo.run import DemoOptions, run_demo
+from asynccache.cli.write_behind import dead, pending, worker
 from asynccache.errors import AsyncCacheError
 
 __all__ = ["app"]
@@ -25,6 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(worker)
+app.command()(pending)
+app.add_typer(dead, name="dead")
 
 
 def _version(wanted: bool) -> None:

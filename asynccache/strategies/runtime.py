@@ -138,7 +138,7 @@ class Runtime:
         await self.store.open()
         self._pid = os.getpid()
         self.state = RuntimeState.OPEN
-        await self.use(*self._adopted)
+        await self.use_adopted()
         for service, always in self._services:
             if always or self.background:
                 self.supervisor.start(service)
@@ -168,6 +168,10 @@ class Runtime:
     def adopt(self, *parts: object) -> None:
         """Opens these sources and sinks with the cache; what comes after that is opened at its first use."""
         self._adopted += [part for part in parts if all(part is not known for known in self._adopted)]
+
+    async def use_adopted(self) -> None:
+        """Opens what was adopted."""
+        await self.use(*self._adopted)
 
     async def use(self, *parts: object) -> None:
         """Opens sources and sinks that have a life of their own, each once; they are closed with the cache."""

@@ -25,13 +25,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import fields
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import StoreUnavailable, Unavailable
-from asynccache.protocols import Applied, Batch, Sink, Write
+from asynccache.protocols import Applied, Batch, DeadLetters, Sink, Write
 from asynccache.supervision import TaskOwner, backoff, finish, gather, logger
 from asynccache.write_behind.buffer import Frozen, PartitionStatus
 from asynccache.write_behind.ownership import Claims, Ownership
@@ -97,12 +96,14 @@ class Flusher(Generic[V]):
         on_rejected: told the keys whose writes the database refused.
         prune: deletes ids of batches older than so many seconds, some at a time.
         keep_ids: seconds for which the ids of batches are kept.
+        dead_letters: where the sink puts what the database refuses.
         clock: reads time.
 
     Attributes:
         origin: the strategy's name, under which its dead letters stand.
         buffer: where writes wait.
         records: reads them, and those of dead letters.
+        dead_letters: where refused writes are; None if the sink keeps none.
         drain_limit: replaces the limit of `drain`, in seconds: who stops the process may know better than the strategy.
         left: how many writes the last `drain` left; None before it.
     """
@@ -123,6 +124,7 @@ class Flusher(Generic[V]):
         on_rejected: OnRejected | None = None,
         prune: Prune | None = None,
         keep_ids: float = 7 * 86400.0,
+        dead_letters: DeadLetters | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.origin = name
@@ -156,6 +158,7 @@ class Flusher(Generic[V]):
         self._ages: dict[int, float] = {}
         self._progress = Progress(self.name, clock)
         self._paused = False
+        self.dead_letters = dead_letters
         self.drain_limit: float | None = None
         self.left: int | None = None
 
@@ -257,19 +260,20 @@ class Flusher(Generic[V]):
     def _read(self, frozen: Frozen) -> Batch[V]:
         records = tuple(frozen.records.values())
         writes = [self.records.write(record) for record in records]
-        return Batch(writes, frozen.id, **_extras(origin=self.origin, records=records))
+        return Batch(writes, frozen.id, self.origin, records)
 
     async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
         self._progress.applied(len(batch.writes), applied)
-        refused = getattr(applied, "rejected", ())
-        if not refused:
-            return
         keys = []
-        for rejected in refused:
+        for rejected in applied.rejected:
             key = getattr(batch.writes[rejected.at], "key", None)
             keys.append(key)
             logger.warning("%s: the database refused the write of %r: %s", self.origin, key, rejected.reason)
-        if self._on_rejected is not None:
+        await self.invalidate(keys)
+
+    async def invalidate(self, keys: Sequence[Any]) -> None:
+        """Tells that the database holds something else for these keys than readers were shown."""
+        if self._on_rejected is not None and keys:
             # To its end: what a cancellation leaves out here, readers would see until its TTL.
             await finish(self._telling, _call(self._on_rejected, keys))
 
@@ -388,8 +392,3 @@ async def _call(on_rejected: OnRejected, keys: Sequence[Any]) -> None:
         await on_rejected(keys)
     except Exception:  # noqa: BLE001 - the flush was right all the same
         logger.exception("readers may see refused writes until their TTL: %r", keys)
-
-
-def _extras(**wanted: Any) -> dict[str, Any]:
-    known = {part.name for part in fields(Batch)}
-    return {name: value for name, value in wanted.items() if name in known}

@@ -101,7 +101,7 @@ class Progress:
             return
         self._batches += 1
         self._writes += writes
-        self._rejected += len(getattr(applied, "rejected", ()))
+        self._rejected += len(applied.rejected)
 
     def succeeded(self, number: int) -> None:
         """A partition does not fail any more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +14,7 @@ from asynccache import ConfigurationError, DatabaseUnavailable, StoreUnavailable
 from asynccache.clock import SYSTEM_CLOCK
 from asynccache.errors import DecodeError
 from asynccache.keys import KeySpace
-from asynccache.protocols import Batch, Put
+from asynccache.protocols import Applied, Batch, Put, Rejected
 from asynccache.stores.redis import RedisStore
 from asynccache.write_behind.buffer import Frozen, PartitionStatus
 from asynccache.write_behind.flusher import Flusher
@@ -83,7 +82,7 @@ class Written:
         self.refused: frozenset[int] = frozenset()
         self.gate: asyncio.Event | None = None
 
-    async def apply(self, batch: Batch[int], /) -> Any:
+    async def apply(self, batch: Batch[int], /) -> Applied[int]:
         self.calls += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -95,15 +94,15 @@ class Written:
             refused = [
                 at for at, write in enumerate(batch.writes) if isinstance(write, Put) and write.key in self.refused
             ]
-            rejected = tuple(SimpleNamespace(at=at, reason="CHECK", sqlstate="23514") for at in refused)
+            rejected = tuple(Rejected(at, "CHECK", "23514") for at in refused)
             if batch.id in self.ids:
-                return SimpleNamespace(again=True, rejected=rejected)
+                return Applied(again=True, rejected=rejected)
             self.ids.add(batch.id)
             self.sizes.append(len(batch.writes))
             self.rows += [
                 write.key for write in batch.writes if isinstance(write, Put) and write.key not in self.refused
             ]
-            return SimpleNamespace(again=False, rejected=rejected)
+            return Applied(rejected=rejected)
         finally:
             self.at_once -= 1
 
