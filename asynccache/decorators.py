@@ -281,7 +281,11 @@ def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
             kept = get(build(*args, **kwargs))
-            if kept is not None and kept.generations == generations and kept.fingerprint == fingerprint:
+            if (
+                kept is not None
+                and (kept.generations is generations or kept.generations == generations)
+                and (kept.fingerprint is fingerprint or kept.fingerprint == fingerprint)
+            ):
                 counters.hits += 1
                 counters.local_hits += 1
                 value: R = kept.value if kept.payload is None else unpack(kept.payload, kept.compressed)

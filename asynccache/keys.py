@@ -53,8 +53,8 @@ def encode_part(value: Any) -> str:
         InvalidKey: its type cannot be part of a key.
     """
     kind = type(value)
-    if kind is int:
-        return _encode_int(value)
+    if kind is int and -_HUGE < value < _HUGE:
+        return str(value)
     if kind is str:
         return value if _PLAIN(value) else "'" + escape(value)
     return _encode_other(value)

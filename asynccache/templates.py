@@ -37,7 +37,9 @@ def compile_template(template: str, signature: inspect.Signature, prefix: str = 
     if not isinstance(template, str) or not template:
         raise ConfigurationError(f"key={template!r} must be a template such as 'user:{{user_id}}'")
     pieces = _pieces(template, signature)
-    expression = f"__asynccache_short({' + '.join(pieces)})"
+    # The usual case without a call, since this is a good part of what a hit in memory costs.
+    text = f"__asynccache_text := {' + '.join(pieces)}"
+    expression = f"(__asynccache_text if len({text}) <= {2 * LONGEST} else __asynccache_short(__asynccache_text))"
     return _compile(f"{prefix!r} + {expression}" if prefix else expression, signature)
 
 
@@ -137,7 +139,5 @@ class _Name:
 
 
 def _short(suffix: str) -> str:
-    if len(suffix) <= 2 * LONGEST:
-        return suffix
     name, _, rest = suffix.partition(":")
     return f"{name}:{shorten(rest)}" if rest and len(name) <= LONGEST else shorten(suffix)
