@@ -82,6 +82,7 @@ class Finding:
         notes: what else is worth saying.
         curves: for plots: by contender, pairs of x and y.
         curve_axes: names of x and y.
+        beside: the same series on other event loops, by the loop's name.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Finding:
     notes: list[str] = field(default_factory=list)
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     curve_axes: tuple[str, str] = ("", "")
+    beside: dict[str, list[Series]] = field(default_factory=dict)
 
     def judge(self, *targets: Target) -> None:
         """Judges our series, the first, by the targets."""
@@ -137,7 +139,7 @@ class Context:
 
 
 class Scenario(Protocol):
-    """One file of `scenarios/`: has a `NAME`, and runs."""
+    """One file of `scenarios/`: has a `NAME`, and runs; `USES_LOOP = False` if the event loop does not matter."""
 
     NAME: str
 

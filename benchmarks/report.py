@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.model import Finding
+from benchmarks.model import Finding, Series
 
 __all__ = ["compare", "environment", "to_markdown", "write"]
 
@@ -31,7 +31,7 @@ _PACKAGES = (
 )
 
 
-def environment(servers: str, loop: str, quick: bool) -> dict[str, str]:
+def environment(servers: str, loop: str, quick: bool, load: str) -> dict[str, str]:
     """What the figures depend on."""
     versions = []
     for name in _PACKAGES:
@@ -42,6 +42,7 @@ def environment(servers: str, loop: str, quick: bool) -> dict[str, str]:
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "load of the machine": load,
         "loop": loop,
         "servers": servers,
         "packages": ", ".join(versions),
@@ -68,23 +69,34 @@ def to_markdown(run: dict[str, str], findings: Sequence[Finding], failed: dict[s
     lines += [f"- {name}: {value}" for name, value in run.items()]
     lines += [f"- not measured: {name} ({why})" for name, why in failed.items()]
     for finding in findings:
-        lines += [
-            "",
-            f"## {finding.title}",
-            "",
-            f"| contender | {finding.unit} | spread | ours to theirs |",
-            "| --- | ---: | ---: | ---: |",
-        ]
-        ours = finding.series[0]
-        for series in finding.series:
-            ratio = "" if series is ours or not series.median else f"{ours.median / series.median:.2f}"
-            lines.append(f"| {series.name} | {_figure(series.median)} | ±{series.spread:.0%} | {ratio} |")
+        lines += ["", f"## {finding.title}", "", *_table(finding)]
         lines.append("")
         lines += [
             f"- {'met' if met else '**not met**'}: {text} ({_figure(value)})" for text, value, met in finding.targets
         ]
         lines += [f"- {note}" for note in finding.notes]
     return "\n".join(lines) + "\n"
+
+
+def _table(finding: Finding) -> list[str]:
+    loops = [*finding.beside]
+    head = ["contender", finding.unit, "spread", "ours to theirs"]
+    for loop in loops:
+        head += [f"on {loop}", "spread", "ours to theirs"]
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+    for series in finding.series:
+        cells = [series.name, *_cells(series, finding.series[0])]
+        for loop in loops:
+            others = {one.name: one for one in finding.beside[loop]}
+            ours = others[finding.series[0].name]
+            cells += _cells(others[series.name], ours) if series.name in others else ["", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _cells(series: Series, ours: Series) -> list[str]:
+    ratio = "" if series is ours or not series.median else f"{ours.median / series.median:.2f}"
+    return [_figure(series.median), f"±{series.spread:.0%}", ratio]
 
 
 def write(out: Path, run: dict[str, str], findings: Sequence[Finding], failed: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from asynccache.stores.local import LocalTier, new_map
 from benchmarks.model import Context, Finding, Series
 
 NAME = "hit-ratio"
+USES_LOOP = False
 _UNIVERSE = 1_000_000
 
 

@@ -11,6 +11,7 @@ from asynccache.stores.local import LocalEntries, LocalTier
 from benchmarks.model import Context, Finding, Series, Target
 
 NAME = "memory"
+USES_LOOP = False
 _GENERATIONS = ("bench#g",)
 
 

@@ -2,6 +2,9 @@
 
 Of rows that are only written through the cache more is checked. While such a write is under way reads go to the
 database, so whoever has read its version proves that it is done: no read that starts afterwards may go back.
+
+With local tiers a read may be older than another process's write by the time that a push takes, but never than one of
+its own process.
 """
 
 from __future__ import annotations
@@ -48,10 +51,12 @@ class History:
 
     Args:
         strict: rows that are only written through the cache.
+        lag: how long after another process's write a read may be older, in seconds.
     """
 
-    def __init__(self, strict: Collection[int]) -> None:
+    def __init__(self, strict: Collection[int] = (), *, lag: float = 0.0) -> None:
         self._strict = strict
+        self._lag = lag
         self._operations: dict[int, list[Operation]] = defaultdict(list)
 
     def add(self, operation: Operation) -> None:
@@ -72,16 +77,37 @@ class History:
         return [found for row, operations in self._operations.items() for found in self._of(row, operations)]
 
     def _of(self, row: int, operations: Iterable[Operation]) -> list[Violation]:
-        proofs = sorted(
-            (one for one in operations if one.kind == "write" or row in self._strict), key=lambda one: one.end
-        )
-        newest: list[Operation] = []  # of all that had ended by then
-        for proof in proofs:
-            newest.append(proof if not newest or proof.version > newest[-1].version else newest[-1])
-        ends = [proof.end for proof in proofs]
+        everybody = _Proofs(one for one in operations if one.kind == "write" or row in self._strict)
+        own: dict[str, _Proofs] = {}
+        if self._lag:
+            writes: dict[str, list[Operation]] = defaultdict(list)
+            for one in operations:
+                if one.kind == "write":
+                    writes[one.process].append(one)
+            own = {process: _Proofs(proofs) for process, proofs in writes.items()}
         violations = []
         for read in operations:
-            ended = bisect_left(ends, read.start)
-            if read.kind == "read" and ended and read.version < newest[ended - 1].version:
-                violations.append(Violation(read, newest[ended - 1]))
+            if read.kind != "read":
+                continue
+            known = [everybody.newest(read.start - self._lag)]
+            if read.process in own:
+                known.append(own[read.process].newest(read.start))
+            violations += [Violation(read, proof) for proof in known if proof and read.version < proof.version][:1]
         return violations
+
+
+class _Proofs:
+    """What shows that a version had been written."""
+
+    def __init__(self, proofs: Iterable[Operation]) -> None:
+        ordered = sorted(proofs, key=lambda one: one.end)
+        self._ends = [proof.end for proof in ordered]
+        self._newest: list[Operation] = []  # of all that had ended by then
+        for proof in ordered:
+            last = self._newest[-1] if self._newest else proof
+            self._newest.append(proof if proof.version > last.version else last)
+
+    def newest(self, before: float) -> Operation | None:
+        """The newest version of all that had ended before that moment."""
+        ended = bisect_left(self._ends, before)
+        return self._newest[ended - 1] if ended else None

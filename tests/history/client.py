@@ -11,7 +11,11 @@ which every write increments. Rows below STRICT are only written inside `updatin
 changed behind the cache's back, and invalidated afterwards. Rows of the PAIR are seen through two more entries, too,
 which hold the versions of both and depend on a tag.
 
-`ASYNCCACHE_TEST_BREAK` names a guard to take out of this process's scripts: the test must then find a violation.
+With local tiers, `pushes` is the URL of Redis for the links that bring them, which have troubles of their own; and some
+processes only read, since one's own writes keep a tier current whatever becomes of its link.
+
+`ASYNCCACHE_TEST_BREAK` names a guard to take out of this process's scripts, or of its local tier: the test must then
+find a violation.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+from redis.asyncio import Redis
 
 from asynccache import (
     Applied,
@@ -36,14 +41,19 @@ from asynccache import (
     CacheAside,
     Delete,
     LoadContext,
+    LocalTier,
     Policy,
     Put,
     StoreUnavailable,
     WriteThrough,
 )
+from asynccache.assembly import Changes
+from asynccache.invalidation.tracking import Tracker
 from asynccache.steps import BeginWrite, EndWrite, Fill, Step
 from asynccache.stores import redis as redis_store
+from asynccache.stores.local import LocalEntries
 from asynccache.stores.scripts import Script
+from asynccache.stores.tiered import TieredStore
 from tests.history.plan import CLIENTS, LATE, PAIR, POLICIES, ROWS, STRICT, TAG, WRITE_TIMEOUT, Row
 
 BREAKS: Mapping[str, tuple[type[Step], str, str]] = {
@@ -51,6 +61,7 @@ BREAKS: Mapping[str, tuple[type[Step], str, str]] = {
     "a writer's value although writers overlapped": (EndWrite, "string.sub(raw, 2, 2) == '0'", "true"),
     "a write without its mark at the begin": (BeginWrite, "become_writing(", "type("),
 }
+LOCAL_BREAKS = ("own writes that the tier is not told of", "a tier that stays on without its link", "pushes unheeded")
 
 
 class Hiccup(Exception):
@@ -105,6 +116,7 @@ class Clients:
     cache: Cache
     database: Database
     rng: random.Random
+    writes: bool = True
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -118,16 +130,19 @@ class Clients:
             (16, self.get),
             (4, self.get_through),
             (4, self.get_many),
-            (2, self.refresh),
             (5, self.get_pair),
             (5, self.get_late_pair),
             (2, self.look),
-            (4, self.update),
-            (1, self.update_two),
-            (1, self.update_and_fail),
-            (3, self.put),
-            (2, self.change_and_invalidate),
         ]
+        if self.writes:
+            does += [
+                (2, self.refresh),
+                (4, self.update),
+                (1, self.update_two),
+                (1, self.update_and_fail),
+                (3, self.put),
+                (2, self.change_and_invalidate),
+            ]
         weights, operations = zip(*does, strict=True)
         while not self.stopping.is_set():
             (operation,) = self.rng.choices(operations, weights)
@@ -238,10 +253,30 @@ class Clients:
 
 
 class Errors(logging.Handler):
-    """Background work that failed is a failure of the test."""
+    """Background work that failed is a failure of the test, but for what is started again."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(["error", self.format(record)])
+        if not record.getMessage().startswith("service tracking failed"):
+            say(["error", self.format(record)])
+
+
+def break_tier(cache: Cache, name: str) -> None:
+    store, entries = cache.runtime.store, cache.runtime.reader.entries
+    assert isinstance(store, TieredStore)
+    assert entries is not None
+    if name == LOCAL_BREAKS[0]:
+        store._entries = LocalEntries(LocalTier(), everything=(), monotonic=time.monotonic)  # nobody reads these
+    elif name == LOCAL_BREAKS[1]:
+        switch = entries.switch
+        entries.switch = lambda on: switch(on) if on else None  # type: ignore[method-assign]
+    else:
+        Changes.changed = lambda self, key: self._room.wake(key)  # type: ignore[method-assign]
+
+
+def lead_pushes(cache: Cache, url: str) -> None:
+    """Lets the link that brings pushes lead through a proxy, and nothing else."""
+    (tracker,) = [service for service in cache.runtime.services if isinstance(service, Tracker)]
+    tracker._client = Redis.from_url(url)  # which makes no connection: the tracker does, as this would
 
 
 def break_guard(name: str) -> None:
@@ -255,22 +290,29 @@ def break_guard(name: str) -> None:
 
 async def main(config: dict[str, Any]) -> None:
     logging.getLogger("asynccache").addHandler(Errors(logging.ERROR))
-    if broken := os.environ.get("ASYNCCACHE_TEST_BREAK"):
+    broken = os.environ.get("ASYNCCACHE_TEST_BREAK", "")
+    if broken in BREAKS:
         break_guard(broken)
     rng = random.Random(config["seed"])
     options: dict[str, Any] = {"policy": Policy(ttl=60, lease=1), "timeout": 0.5, "write_timeout": WRITE_TIMEOUT}
+    if config["pushes"]:
+        options["local"] = LocalTier()
     async with asyncpg.create_pool(
         config["database"], min_size=1, max_size=CLIENTS + 4, server_settings={"search_path": config["schema"]}
     ) as pool:
         while True:
             cache = Cache(config["redis"], namespace=config["namespace"], on_outage="refuse", **options)
+            if config["pushes"]:
+                lead_pushes(cache, config["pushes"])
+            if broken in LOCAL_BREAKS:
+                break_tier(cache, broken)
             try:
                 await cache.startup()
             except StoreUnavailable:
                 await asyncio.sleep(0.05)
                 continue
             break
-        clients = Clients(cache, Database(pool, rng), rng)
+        clients = Clients(cache, Database(pool, rng), rng, writes=config["writes"])
         tasks = [asyncio.create_task(clients.run()) for _ in range(CLIENTS)]
         say(["ready"])
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)

@@ -48,5 +48,17 @@ def test_rows_have_nothing_to_do_with_each_other() -> None:
     assert violations(write(0, 1, 5, STRICT), read(2, 3, 4, LOOSE)) == 0
 
 
+def test_with_a_lag_only_the_own_writes_of_a_process_bind_its_reads_at_once() -> None:
+    history = History(lag=1.0)
+    for operation in (
+        Operation("a", "write", LOOSE, 0, 1, 5),
+        Operation("b", "read", LOOSE, 1.9, 1.95, 4),
+        Operation("a", "read", LOOSE, 1.9, 1.95, 4),
+        Operation("b", "read", LOOSE, 2.1, 2.2, 4),
+    ):
+        history.add(operation)
+    assert [(found.read.process, found.read.start) for found in history.violations()] == [("a", 1.9), ("b", 2.1)]
+
+
 def test_it_does_not_matter_in_which_order_operations_are_told() -> None:
     assert violations(read(2, 3, 4), write(0, 1, 5)) == 1

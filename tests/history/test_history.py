@@ -10,7 +10,11 @@ import json
 import os
 import random
 import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -18,9 +22,10 @@ import pytest
 from asynccache import Cache, CacheAside
 from asynccache.embedded import Server
 from tests.history.checking import History, Operation, Violation
-from tests.history.client import BREAKS
+from tests.history.client import BREAKS, LOCAL_BREAKS
 from tests.history.plan import LATE, PAIR, POLICIES, ROWS, STRICT, TAG, Row
 from tests.support.fixtures import StartServer
+from tests.support.proxy import Mode, Proxy
 from tests.support.workers import Worker, Workers
 
 pytestmark = [pytest.mark.one_loop, pytest.mark.timeout(300)]
@@ -28,6 +33,10 @@ pytestmark = [pytest.mark.one_loop, pytest.mark.timeout(300)]
 SECONDS = float(os.environ.get("ASYNCCACHE_TEST_HISTORY_SECONDS", "30"))
 SEED = int(os.environ.get("ASYNCCACHE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 PROCESSES = 4
+PUSH_DELAY = 0.05
+"""Seconds by which pushes are late: what a process has written itself must not depend on them."""
+LAG = 1.0
+"""Seconds after which another's write is seen whatever befalls the pushes: a half-open link is noticed in about 0.6 s."""
 
 
 class Run:
@@ -41,14 +50,19 @@ class Run:
         self._environment = environment
         self._rng = rng
         self._listening: list[asyncio.Task[None]] = []
+        self._started = 0
         self.alive: list[Worker] = []
-        self.history = History(strict=range(STRICT))
+        # What another process has seen, its local tier need not show yet.
+        self.history = History(lag=LAG) if config["pushes"] else History(strict=range(STRICT))
+        self.counted: Counter[str] = Counter()
         self.errors: list[str] = []
         self.kills = 0
 
     async def start(self) -> None:
         """Starts one process."""
-        config = {**self._config, "seed": self._rng.randrange(1 << 30)}
+        self._started += 1
+        writes = self._config["pushes"] is None or self._started % 2 == 0
+        config = {**self._config, "seed": self._rng.randrange(1 << 30), "writes": writes}
         worker = await self._workers.start("tests.history.client", json.dumps(config), **self._environment)
         self.alive.append(worker)
         self._listening.append(asyncio.create_task(self._listen(worker)))
@@ -69,6 +83,8 @@ class Run:
         async for kind, *said in worker.lines():
             if kind == "error":
                 self.errors.append(said[0])
+            elif kind == "stats":
+                self.counted.update(said[0])
             elif kind in {"read", "write"}:
                 row, start, end, version = said
                 self.history.add(Operation(str(worker.pid), kind, row, start, end, version))
@@ -90,28 +106,63 @@ async def table(pool: "asyncpg.Pool[Any]") -> None:
     await pool.execute("INSERT INTO rows SELECT n, 1 FROM generate_series(0, $1) AS n", ROWS - 1)
 
 
-def configuration(server: Server, database_url: str, schema: str, namespace: str) -> dict[str, Any]:
-    return {"redis": server.url, "database": database_url, "schema": schema, "namespace": namespace}
+def configuration(
+    server: Server, database_url: str, schema: str, namespace: str, pushes: Proxy | None = None
+) -> dict[str, Any]:
+    return {
+        "redis": server.url,
+        "database": database_url,
+        "schema": schema,
+        "namespace": namespace,
+        "pushes": pushes and pushes.url(server.url),
+    }
 
 
+@asynccontextmanager
+async def late_pushes(server: Server) -> AsyncIterator[Proxy]:
+    parts = urlsplit(server.url)
+    async with Proxy.to(parts.hostname or "", parts.port or 0) as proxy:
+        proxy.delay = PUSH_DELAY
+        yield proxy
+
+
+async def no_pushes(proxy: Proxy, mode: Mode, seconds: float) -> None:
+    """Takes the links that bring pushes away for so long; the rest of Redis goes on."""
+    await proxy.set(mode, cut=mode is not Mode.BLACKHOLE)
+    await asyncio.sleep(seconds)
+    await proxy.set(Mode.PASS, cut=True)
+
+
+@pytest.mark.parametrize(("local", "seconds"), [(False, SECONDS), (True, SECONDS / 2)], ids=["redis", "local tier"])
 async def test_no_read_is_older_than_a_write_acknowledged_before_it(
-    start_redis: StartServer, database_url: str, schema: str, namespace: str, pool: "asyncpg.Pool[Any]", table: None
+    start_redis: StartServer,
+    database_url: str,
+    schema: str,
+    namespace: str,
+    pool: "asyncpg.Pool[Any]",
+    table: None,
+    local: bool,
+    seconds: float,
 ) -> None:
     rng = random.Random(SEED)
     print(f"ASYNCCACHE_TEST_SEED={SEED}")  # noqa: T201 - shown if it fails
     server = await start_redis(append_only=True, settings={"appendfsync": "always"})
-    async with Workers() as workers:
-        run = Run(workers, configuration(server, database_url, schema, namespace), {}, rng)
+    async with Workers() as workers, late_pushes(server) as pushes:
+        config = configuration(server, database_url, schema, namespace, pushes if local else None)
+        run = Run(workers, config, {}, rng)
         for _ in range(PROCESSES):
             await run.start()
-        end = time.monotonic() + SECONDS
-        restarts = 0
-        pauses = 0
+        end = time.monotonic() + seconds
+        restarts = pauses = lulls = 0
         while time.monotonic() < end and not run.errors:
             await asyncio.sleep(rng.uniform(0.3, 1.2))  # the pace of trouble; nothing waits for this
-            match rng.choices(("kill", "kill Redis", "restart Redis", "pause Redis"), (55, 18, 9, 18))[0]:
+            troubles = ("kill", "kill Redis", "restart Redis", "pause Redis", "no pushes")
+            match rng.choices(troubles, (55, 18, 9, 18, 40 if local else 0))[0]:
                 case "kill":
                     await run.kill()
+                case "no pushes":
+                    await no_pushes(pushes, rng.choice((Mode.REFUSE, Mode.BLACKHOLE)), rng.uniform(0.1, 2 * LAG))
+                    lulls += 1
                 case "kill Redis":
                     await server.kill()
                     await server.start()
@@ -129,10 +180,11 @@ async def test_no_read_is_older_than_a_write_acknowledged_before_it(
     assert run.errors == []
     found = run.history.violations()
     assert not found, "\n".join(map(str, [f"{len(found)} violations", *found[:5]]))
-    assert run.history.count("read") > 100 * SECONDS, "it hardly ran"
-    assert run.history.count("write") > 10 * SECONDS, "it hardly ran"
+    assert run.history.count("read") > 100 * seconds, "it hardly ran"
+    assert run.history.count("write") > 10 * seconds, "it hardly ran"
+    assert bool(run.counted["local_hits"]) is local
     assert run.kills
-    assert restarts + pauses
+    assert restarts + pauses + lulls
     await no_stale_rest(server, namespace, pool, run.history)
 
 
@@ -156,17 +208,21 @@ async def no_stale_rest(server: Server, namespace: str, pool: "asyncpg.Pool[Any]
             assert pair is None or pair == [truth[row] for row in PAIR]
 
 
-@pytest.mark.parametrize("guard", BREAKS)
+@pytest.mark.parametrize("guard", [*BREAKS, *LOCAL_BREAKS])
 async def test_the_history_tells_when_a_guard_is_missing(
     start_redis: StartServer, database_url: str, schema: str, namespace: str, table: None, guard: str
 ) -> None:
     server = await start_redis()
-    async with Workers() as workers:
-        config = configuration(server, database_url, schema, namespace)
+    async with Workers() as workers, late_pushes(server) as pushes:
+        config = configuration(server, database_url, schema, namespace, pushes if guard in LOCAL_BREAKS else None)
         run = Run(workers, config, {"ASYNCCACHE_TEST_BREAK": guard}, random.Random(1))
         for _ in range(PROCESSES):
             await run.start()
-        found = await until_first_violation(run, 60)
+        watching = asyncio.create_task(until_first_violation(run, 60))
+        while guard == LOCAL_BREAKS[1] and not watching.done():
+            await no_pushes(pushes, Mode.REFUSE, 2 * LAG)
+            await asyncio.wait((watching,), timeout=LAG)
+        found = await watching
         for worker in run.alive:
             await worker.kill()
         await asyncio.gather(*run._listening)
