@@ -23,11 +23,11 @@ from asynccache.postgres.rows import RowMaker, key_arrays
 from asynccache.postgres.statements import Statements
 from asynccache.protocols import Adjust
 
-__all__ = ["ADJUSTABLE", "Adjuster", "Adjusting"]
+__all__ = ["Adjuster", "Adjusting", "adjustable_fields"]
 
 V = TypeVar("V")
 
-ADJUSTABLE = frozenset({Family.INTEGER, Family.NUMERIC, Family.FLOAT})
+_ADJUSTABLE = frozenset({Family.INTEGER, Family.NUMERIC, Family.FLOAT})
 """Types of columns that can be adjusted; all but floats are exact."""
 
 _ROUNDS = 4
@@ -118,7 +118,7 @@ class Adjuster(Generic[V]):
         numbers: list[Any] = []
         for name in sorted(adjust.columns):
             bound = self._columns.get(name)
-            if bound is None or bound.column.type.family not in ADJUSTABLE:
+            if bound is None or bound.column.type.family not in _ADJUSTABLE:
                 raise WriteRejected(
                     f"{self._table.name} {adjust.key!r}: {name!r} is no column that can be adjusted: it must hold"
                     f" numbers, and be neither computed nor part of the key{did_you_mean(name, self._columns)}"
@@ -139,6 +139,15 @@ class Adjuster(Generic[V]):
                     f" {number!r:.100}: {error}"
                 ) from None
         return sent
+
+
+def adjustable_fields(binding: Binding[Any]) -> dict[str, str]:
+    """The fields that can be adjusted: `exact` or `float`."""
+    return {
+        bound.field: "float" if bound.column.type.family is Family.FLOAT else "exact"
+        for bound in binding.written
+        if bound.column.type.family in _ADJUSTABLE
+    }
 
 
 def _sent(number: Number, family: Family) -> Any:

@@ -10,10 +10,12 @@ import asyncpg
 from asynccache.postgres.database import transaction
 from asynccache.postgres.names import qualified
 
-__all__ = ["BatchLog", "NoBatchLog"]
+__all__ = ["BatchLog", "NoBatchLog", "create"]
 
 # One number for every name: tables are made once in a lifetime. From "asynccach" in a phone's letters.
 _LOCK = 279_622_224
+
+_PRUNED_AT_ONCE = 10_000
 
 
 class NoBatchLog(Exception):
@@ -26,9 +28,15 @@ class BatchLog:
     def __init__(self, schema: str, name: str) -> None:
         self.sql = qualified(schema, name)
         self._record = f"INSERT INTO {self.sql} (id) VALUES ($1::uuid) ON CONFLICT (id) DO NOTHING RETURNING true"  # noqa: S608 - quoted
+        # The second index is for `prune`, which would read the whole table to find that nothing is old enough.
         self._create = (
             f"CREATE TABLE IF NOT EXISTS {self.sql}"
-            " (id uuid PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+            " (id uuid PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now(), UNIQUE (applied_at, id))"
+        )
+        self._prune = (
+            f"DELETE FROM {self.sql} WHERE id IN (SELECT id FROM {self.sql}"  # noqa: S608 - the same
+            " WHERE applied_at < now() - pg_catalog.make_interval(secs => $1)"
+            f" ORDER BY applied_at LIMIT {_PRUNED_AT_ONCE} FOR UPDATE SKIP LOCKED)"
         )
 
     async def record(self, connection: Any, batch: UUID) -> bool:
@@ -49,9 +57,25 @@ class BatchLog:
         except asyncpg.UndefinedTableError as error:
             raise NoBatchLog from error
 
+    async def exists(self, connection: Any) -> bool:
+        """Whether the table is there now."""
+        return bool(await connection.fetchval("SELECT pg_catalog.to_regclass($1) IS NOT NULL", self.sql))
+
+    async def prune(self, connection: Any, older_than: float) -> int:
+        """Deletes some of the ids older than so many seconds; returns how many."""
+        try:
+            status: str = await connection.execute(self._prune, older_than)
+        except asyncpg.UndefinedTableError:
+            return 0
+        return int(status.rsplit(maxsplit=1)[-1])
+
     async def install(self, connection: Any) -> None:
         """Creates the table unless it is there."""
-        async with transaction(connection):
-            # CREATE TABLE IF NOT EXISTS fails in one of two sessions that run it at once.
-            await connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
-            await connection.execute(self._create)
+        await create(connection, self._create)
+
+
+async def create(connection: Any, statement: str) -> None:
+    """Runs a `CREATE TABLE IF NOT EXISTS`, one session at a time: it fails in one of two that run it at once."""
+    async with transaction(connection):
+        await connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({_LOCK})")
+        await connection.execute(statement)

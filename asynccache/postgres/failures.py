@@ -83,7 +83,9 @@ def refusal(error: BaseException) -> Refusal | None:
         details: list[str] = [str(error.args[0]) if error.args else type(error).__name__]
         if (detail := getattr(error, "detail", None)) is not None:
             details.append(str(detail))
-        return Refusal("; ".join(details)[:_LONGEST_REASON], getattr(error, "sqlstate", None))
+        # asyncpg raises one of these for what it cannot encode, too, with a code but without the server's severity.
+        code = None if getattr(error, "severity", None) is None else getattr(error, "sqlstate", None)
+        return Refusal("; ".join(details)[:_LONGEST_REASON], code)
     return None
 
 

@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
+from uuid import UUID
 
 from asynccache.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
 from asynccache.policy import Duration, seconds
-from asynccache.postgres.batch_log import BatchLog, NoBatchLog
+from asynccache.postgres.adjusting import adjustable_fields
+from asynccache.postgres.applying import Bound, apply_all, apply_what_fits
+from asynccache.postgres.batch_log import BatchLog
 from asynccache.postgres.binding import bind
 from asynccache.postgres.catalog import read_table
-from asynccache.postgres.database import AnyDatabase, connections_for, transaction
-from asynccache.postgres.failures import TRY_AGAIN, reading, writing
+from asynccache.postgres.database import AnyDatabase, connections_for
+from asynccache.postgres.dead_letters import TableLetters
+from asynccache.postgres.exact import fetch_exact
+from asynccache.postgres.failures import reading, refusal, writing
+from asynccache.postgres.letters import LetterTable
 from asynccache.postgres.models import Model, model_for
 from asynccache.postgres.names import parse_name
 from asynccache.postgres.reading import Reader
-from asynccache.postgres.row_keys import RowKey, check_arity
+from asynccache.postgres.row_keys import check_arity
+from asynccache.postgres.rows import key_arrays
 from asynccache.postgres.statements import Statements
-from asynccache.postgres.writing import Prepared, Writer
+from asynccache.postgres.writing import Writer
 from asynccache.protocols import Applied, Batch
 
 __all__ = ["PostgresTable"]
 
 V = TypeVar("V")
 
-_ATTEMPTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound(Generic[V]):
-    key: RowKey
-    statements: Statements
-    reader: Reader[V]
-    writer: Writer[V]
-    batches: BatchLog
+_SLOWLY = 20
+"""How many times `timeout` finding the bad rows of a batch may take."""
 
 
 class PostgresTable(Generic[V]):
@@ -57,6 +54,7 @@ class PostgresTable(Generic[V]):
             connection included.
         batch_table: where ids of write-behind batches are kept; made when first needed. Without a schema it is in the
             table's own, so that every process finds the same one whatever its search path.
+        dead_letter_table: where writes of write-behind batches are kept that the database refuses; the same holds.
 
     A value's field for a column that the database computes (generated, or identity `ALWAYS`) is read, never written.
     `None` for a NOT NULL column that has a default, a key that a dict has not, and `msgspec.UNSET` all leave the column
@@ -77,6 +75,7 @@ class PostgresTable(Generic[V]):
         columns: Mapping[str, str] | None = None,
         timeout: Duration = 30,
         batch_table: str = "asynccache_batch",
+        dead_letter_table: str = "asynccache_dead_letter",
     ) -> None: ...
 
     @overload
@@ -90,6 +89,7 @@ class PostgresTable(Generic[V]):
         columns: Mapping[str, str] | None = None,
         timeout: Duration = 30,
         batch_table: str = "asynccache_batch",
+        dead_letter_table: str = "asynccache_dead_letter",
     ) -> None: ...
 
     def __init__(
@@ -102,6 +102,7 @@ class PostgresTable(Generic[V]):
         columns: Mapping[str, str] | None = None,
         timeout: Duration = 30,
         batch_table: str = "asynccache_batch",
+        dead_letter_table: str = "asynccache_dead_letter",
     ) -> None:
         self._connections = connections_for(database)
         self._name = parse_name(table, "table")
@@ -112,7 +113,9 @@ class PostgresTable(Generic[V]):
         self._columns = _column_names(columns)
         self._timeout = seconds(timeout, "timeout", least=0.001, zero=False)
         self._batch_table = parse_name(batch_table, "batch_table")
-        self._binding: _Bound[V] | None = None
+        self._letter_table = parse_name(dead_letter_table, "dead_letter_table")
+        self._dead_letters: TableLetters[V] = TableLetters(self._connections, self._ready, table, self._timeout)
+        self._binding: Bound[V] | None = None
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -171,77 +174,125 @@ class PostgresTable(Generic[V]):
         keys = list(keys)
         if not keys:
             return {}
+        rows, _ = await self._load(keys, ())
+        return rows
+
+    async def load_exact(self, keys: Sequence[Any], batch_ids: Sequence[UUID]) -> tuple[dict[Any, V], frozenset[UUID]]:
+        """Loads rows by key, and which batches had been applied, both as they were at one moment.
+
+        Args:
+            keys: key values, as for `load_many`.
+            batch_ids: of batches that may or may not have been applied.
+
+        Returns:
+            The rows there were, by the key values given, and the ids of the batches they contain.
+
+        Raises:
+            InvalidKey, SchemaMismatch, DatabaseUnavailable: as `load_many`.
+        """
+        return await self._load(list(keys), [*batch_ids])
+
+    async def _load(self, keys: list[Any], batch_ids: Sequence[UUID]) -> tuple[dict[Any, V], frozenset[UUID]]:
         bound = await self._ready()
         parts = [bound.key.parts(key) for key in keys]
-        arrays = [list(column) for column in zip(*parts, strict=True)]
+        arrays = key_arrays(parts) if parts else [[] for _ in self._key]
+        applied: frozenset[UUID] = frozenset()
         async with self._forget_what_changed():
             with reading(f"loading {len(keys)} row(s) of {self._shown}{self._at}"):
                 async with self._connections.connection(self._timeout) as connection:
-                    records = await connection.fetch(bound.statements.load, *arrays)
+                    if batch_ids:
+                        records, applied = await fetch_exact(connection, bound, arrays, batch_ids)
+                    else:
+                        records = await connection.fetch(bound.statements.load, *arrays)
             found = await bound.reader.values(records)
-        return {key: found[key_parts] for key, key_parts in zip(keys, parts, strict=True) if key_parts in found}
+        rows = {key: found[key_parts] for key, key_parts in zip(keys, parts, strict=True) if key_parts in found}
+        return rows, applied
 
     async def apply(self, batch: Batch[V]) -> Applied[V]:
         """Applies writes: one statement for all puts, one for all deletes, in one transaction.
 
         Puts that write different columns (a dict without some, a `None` that is left to the database) go in one
-        statement for each stretch of equal ones, in the order of keys.
+        statement for each stretch of equal ones, in the order of keys. Adjustments go in one statement for each set of
+        columns, and another for the rows that are missing.
 
         Args:
-            batch: the writes; each key once. With an id, it is applied once however often it is given.
+            batch: the writes; each key once. With an id, it is applied once however often it is given, and writes that
+                are refused for what they hold go to the dead letters, while all others are applied.
 
         Returns:
-            Whether it had been applied before; else, for a batch without an id, the rows as the database holds them.
+            Whether it had been applied before; else, for a batch without an id, the rows put, as the database holds
+            them, and for one with an id what was refused.
 
         Raises:
-            WriteRejected: a row was refused; nothing was written.
+            WriteRejected: a row was refused, and the batch has no id; nothing was written.
             DatabaseUnavailable: the outcome is unknown; applying the same batch again is safe if it has an id.
             SchemaMismatch: the table has been changed, or a row as stored does not fit the model.
-            ConfigurationError: a key occurs twice, or a value holds another key than its own.
+            ConfigurationError: a key occurs twice, or a value holds another key than its own, and there is no id.
         """
         if not batch.writes:
             return Applied()
         bound = await self._ready()
-        prepared = bound.writer.prepare(batch.writes)
         async with self._forget_what_changed():
             with writing(f"writing {len(batch.writes)} row(s) of {self._shown}{self._at}"):
-                async with self._connections.connection(self._timeout) as connection:
-                    return await self._apply(connection, bound, batch, prepared)
+                try:
+                    prepared = bound.writer.prepare(batch.writes)
+                    async with self._connections.connection(self._timeout) as connection:
+                        return await apply_all(connection, bound, batch, prepared)
+                except Exception as error:
+                    if batch.id is None or refusal(error) is None:
+                        raise
+                # Refused for a row, even if that was at COMMIT, so nothing has been written.
+                async with self._connections.connection(self._timeout * _SLOWLY) as connection:
+                    return await apply_what_fits(connection, bound, batch)
 
-    async def install(self) -> None:
-        """Creates the table of batch ids, unless it is there; otherwise the first batch with an id does so.
+    async def prune(self, older_than: Duration) -> int:
+        """Forgets some of the batch ids that were applied longer ago than this.
+
+        A batch whose id is forgotten before it is acknowledged would be applied twice: keep ids for longer than any
+        batch can stay frozen.
+
+        Returns:
+            How many were forgotten; bounded per call, 0 when none are left.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or refuses.
         """
-        batches = (await self._ready()).batches
-        with writing(f"creating {batches.sql}{self._at}"):
+        age = seconds(older_than, "older_than")
+        bound = await self._ready()
+        with writing(f"pruning {bound.batches.sql}{self._at}"):
             async with self._connections.connection(self._timeout) as connection:
-                await batches.install(connection)
+                return await bound.batches.prune(connection, age)
 
-    async def _apply(self, connection: Any, bound: _Bound[V], batch: Batch[V], prepared: Prepared[V]) -> Applied[V]:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                if batch.id is None and prepared.statements == 1:
-                    return Applied(stored=await bound.writer.write(connection, prepared, returning=True))
-                async with transaction(connection):
-                    if batch.id is not None and not await bound.batches.record(connection, batch.id):
-                        return Applied(again=True)
-                    own = batch.id is None
-                    return Applied(stored=await bound.writer.write(connection, prepared, returning=own, turns=own))
-            except NoBatchLog:
+    @property
+    def dead_letters(self) -> TableLetters[V]:
+        """Writes of write-behind batches that the database refused: to look at, retry and drop."""
+        return self._dead_letters
+
+    async def adjustable(self) -> dict[str, str]:
+        """The fields that can be adjusted: `"exact"` (whole and decimal numbers) or `"float"`, by field.
+
+        Raises:
+            DatabaseUnavailable, SchemaMismatch: as `open`, if the table has not been opened.
+        """
+        return dict((await self._ready()).adjustable)
+
+    async def install(self) -> None:
+        """Creates the tables of batch ids and dead letters, unless they are there; otherwise whoever needs one does.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached, or refuses.
+        """
+        bound = await self._ready()
+        with writing(f"creating {bound.batches.sql} and {bound.letters.sql}{self._at}"):
+            async with self._connections.connection(self._timeout) as connection:
                 await bound.batches.install(connection)
-            except TRY_AGAIN:
-                if attempt == _ATTEMPTS:
-                    raise
-                await asyncio.sleep(random.uniform(0.0, 0.02 * attempt))  # noqa: S311 - spreads those who collided
-        raise SchemaMismatch(f"{bound.batches.sql} was created and is not there")
+                await bound.letters.install(connection)
 
     @property
     def _at(self) -> str:
         return self._connections.where
 
-    async def _ready(self) -> _Bound[V]:
+    async def _ready(self) -> Bound[V]:
         if self._binding is not None:
             return self._binding
         try:
@@ -253,19 +304,22 @@ class PostgresTable(Generic[V]):
                 f"PostgreSQL{self._connections.where} gave no description of {self._shown} within {self._timeout:g} s"
             ) from error
 
-    async def _bind(self) -> _Bound[V]:
+    async def _bind(self) -> Bound[V]:
         with reading(f"reading the description of the table {self._shown}{self._at}"):
             async with self._connections.connection(self._timeout) as connection:
                 table = await read_table(connection, *self._name)
         binding = bind(table, self._model, self._key, self._columns)
         statements, reader = Statements(binding), Reader(binding)
         schema, name = self._batch_table
-        self._binding = _Bound(
+        letter_schema, letter_name = self._letter_table
+        self._binding = Bound(
             binding.key,
             statements,
             reader,
             Writer(binding, statements, reader),
             BatchLog(schema or table.schema, name),
+            LetterTable(letter_schema or table.schema, letter_name, table.sql),
+            adjustable_fields(binding),
         )
         return self._binding
 

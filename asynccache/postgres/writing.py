@@ -53,7 +53,8 @@ class Prepared(Generic[V]):
     def statements(self) -> int:
         """How many statements apply it, at least."""
         puts = sum(1 if run.fields else 2 for run in self.runs)
-        return bool(self.deletes) + puts + 3 * bool(self.adjusting) + len(self.appended)
+        appends = sum(1 if run.fields else run.size for run in self.appended)
+        return bool(self.deletes) + puts + 3 * bool(self.adjusting) + appends
 
 
 class Writer(Generic[V]):

@@ -137,13 +137,6 @@ async def test_another_table_under_the_name_of_the_batch_ids_is_refused(
     assert await scores.load_many(["ada"]) == {}
 
 
-async def test_a_refused_batch_leaves_no_id_behind(scores: PostgresTable[Score]) -> None:
-    batch_id = uuid4()
-    with pytest.raises(WriteRejected):
-        await scores.apply(Batch([Put("a", Score("a", 2**63))], id=batch_id))
-    assert await scores.apply(Batch([Put("a", Score("a", 1))], id=batch_id)) == Applied()
-
-
 @pytest.mark.parametrize("ids", [False, True])
 async def test_batches_in_opposite_order_do_not_deadlock(database_url: str, schema: str, ids: bool) -> None:
     raised: list[str] = []

@@ -1,0 +1,89 @@
+"""Applies batches on a connection: at once where all rows are good, else as much as can be."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from asynccache.errors import SchemaMismatch
+from asynccache.postgres.batch_log import BatchLog, NoBatchLog
+from asynccache.postgres.bisecting import Bisection
+from asynccache.postgres.database import transaction
+from asynccache.postgres.failures import TRY_AGAIN
+from asynccache.postgres.letters import LetterTable
+from asynccache.postgres.reading import Reader
+from asynccache.postgres.row_keys import RowKey
+from asynccache.postgres.statements import Statements
+from asynccache.postgres.writing import Prepared, Writer
+from asynccache.protocols import Applied, Batch, Rejected
+
+__all__ = ["Bound", "apply_all", "apply_what_fits", "trying_again"]
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Bound(Generic[V]):
+    """A table that has been described, and all that works on it."""
+
+    key: RowKey
+    statements: Statements
+    reader: Reader[V]
+    writer: Writer[V]
+    batches: BatchLog
+    letters: LetterTable
+    adjustable: dict[str, str]
+
+
+async def apply_all(connection: Any, bound: Bound[V], batch: Batch[V], prepared: Prepared[V]) -> Applied[V]:
+    """Applies a batch whole, or raises."""
+    own = batch.id is None
+
+    async def attempt() -> Applied[V]:
+        if own and prepared.statements == 1:
+            # A statement of its own is a transaction; an append without columns is one for each row.
+            return Applied(stored=await bound.writer.write(connection, prepared, returning=True))
+        async with transaction(connection):
+            if batch.id is not None and not await bound.batches.record(connection, batch.id):
+                return Applied(again=True)
+            return Applied(stored=await bound.writer.write(connection, prepared, returning=own, turns=own))
+
+    return await trying_again(connection, bound, attempt)
+
+
+async def apply_what_fits(connection: Any, bound: Bound[V], batch: Batch[V]) -> Applied[V]:
+    """Applies what can be of a batch with an id; the rest become dead letters in the same transaction."""
+    batch_id = batch.id
+    assert batch_id is not None  # noqa: S101 - others are applied whole
+    await bound.letters.ensure(connection)
+
+    async def attempt() -> Applied[V]:
+        async with transaction(connection):
+            if not await bound.batches.record(connection, batch_id):
+                return Applied(again=True)
+            refused = await Bisection(connection, bound.writer, batch.writes).run()
+            if refused:
+                await bound.letters.add(connection, batch, refused)
+        return Applied(rejected=tuple([Rejected(at, why.reason, why.sqlstate) for at, why in refused.items()]))
+
+    return await trying_again(connection, bound, attempt)
+
+
+async def trying_again(connection: Any, bound: Bound[Any], attempt: Callable[[], Awaitable[T]]) -> T:
+    """Runs a transaction until it passes: makes the table of batch ids, and gets out of deadlocks."""
+    for number in range(1, _ATTEMPTS + 1):
+        try:
+            return await attempt()
+        except NoBatchLog:
+            await bound.batches.install(connection)
+        except TRY_AGAIN:
+            if number == _ATTEMPTS:
+                raise
+            await asyncio.sleep(random.uniform(0.0, 0.02 * number))  # noqa: S311 - spreads those who collided
+    raise SchemaMismatch(f"{bound.batches.sql} was created and is not there")

@@ -1,0 +1,121 @@
+"""Writes what can be written of a batch, in one transaction, and finds what cannot.
+
+The database names no row when it refuses a statement over arrays. So a group that is refused is undone, to a
+savepoint, and tried again in halves, down to single writes: about 2 log2(n) attempts for a bad one in n. Deferred
+constraints are checked within each attempt, since at COMMIT it would be too late.
+
+What is refused for the sake of another row (a unique value that the batch frees elsewhere, a parent that it inserts
+elsewhere) may pass once the others are written: such writes are tried again, as long as that gets anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from asynccache.postgres.failures import Refusal, refusal
+from asynccache.postgres.row_keys import Parts
+from asynccache.postgres.writing import Writer
+from asynccache.protocols import Write
+
+__all__ = ["Bisection", "begin_attempt"]
+
+V = TypeVar("V")
+
+_ROUNDS = 8
+_CHECKED_AT_ONCE = 500
+
+# The mode outlives a release and is undone by a rollback to the savepoint: so it is set before.
+_BEGIN = "SET CONSTRAINTS ALL DEFERRED; SAVEPOINT asynccache"
+_END = "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT asynccache"
+_UNDO = "ROLLBACK TO SAVEPOINT asynccache"
+
+
+async def begin_attempt(connection: Any) -> None:
+    """Begins the first attempt of a transaction; each one that ends begins the next."""
+    await connection.execute(_BEGIN)
+
+
+class Bisection(Generic[V]):
+    """One batch, on one connection that is in a transaction."""
+
+    def __init__(self, connection: Any, writer: Writer[V], writes: Sequence[Write[V]]) -> None:
+        self._connection = connection
+        self._writer = writer
+        self._writes = writes
+
+    async def run(self) -> dict[int, Refusal]:
+        """Writes what can be written.
+
+        Returns:
+            Why the others were refused, by their index in the batch, in order.
+        """
+        refused: dict[int, Refusal] = {}
+        candidates = await self._sendable(refused)
+        await begin_attempt(self._connection)
+        for _ in range(_ROUNDS):
+            found: dict[int, Refusal] = {}
+            await self._bisect(candidates, found)
+            refused.update(found)
+            hopeful = [at for at in candidates if at in found and found[at].may_pass]
+            if not hopeful or len(found) == len(candidates):
+                break
+            for at in hopeful:
+                del refused[at]
+            candidates = hopeful
+        else:
+            refused.update(found)
+        return dict(sorted(refused.items()))
+
+    async def _sendable(self, refused: dict[int, Refusal]) -> list[int]:
+        """Indexes of writes that are fit to be sent, by key; rows that exist are locked in this order."""
+        keyed: list[tuple[Parts, int]] = []
+        keyless: list[int] = []
+        for at, write in enumerate(self._writes):
+            if at and at % _CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                keys = self._writer.prepare([write]).all_keys
+            except Exception as error:
+                why = refusal(error)
+                if why is None:
+                    raise
+                refused[at] = why
+                continue
+            if keys:
+                keyed.append((keys[0], at))
+            else:
+                keyless.append(at)
+        keyed.sort()
+        await self._writer.lock(self._connection, [key for key, _ in keyed])
+        return [at for _, at in keyed] + keyless
+
+    async def _bisect(self, group: list[int], refused: dict[int, Refusal]) -> None:
+        if not group:
+            return
+        why = await self.attempt([self._writes[at] for at in group])
+        if why is None:
+            return
+        if len(group) == 1:
+            refused[group[0]] = why
+            return
+        middle = len(group) // 2
+        await self._bisect(group[:middle], refused)
+        await self._bisect(group[middle:], refused)
+
+    async def attempt(self, writes: Sequence[Write[V]]) -> Refusal | None:
+        """Writes all of these or none; returns why not.
+
+        An attempt must have begun, and the next one begins.
+        """
+        try:
+            await self._writer.write(self._connection, self._writer.prepare(writes))
+            await self._connection.execute(f"{_END}; {_BEGIN}")
+        except Exception as error:
+            why = refusal(error)
+            if why is None:
+                raise
+            await self._connection.execute(_UNDO)
+            return why
+        return None
