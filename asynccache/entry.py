@@ -19,7 +19,6 @@ Integers are big-endian; times are milliseconds of the Redis server's clock. Lua
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -90,23 +89,20 @@ class Value(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """An empty cell that one reader may fill."""
 
     token: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(msgspec.Struct, frozen=True):
     """One writer in flight, and the server millisecond after which it no longer counts."""
 
     token: bytes
     deadline: int
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
+class Writing(msgspec.Struct, frozen=True):
     """A cell whose database row is being changed: reads bypass it, fills are refused."""
 
     overlapped: bool
@@ -117,16 +113,14 @@ class Writing:
         return b"W" + (b"1" if self.overlapped else b"0") + body
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True):
     """Bytes that this version cannot read; whoever loads replaces them."""
 
 
 Cell: TypeAlias = Value | Lease | Writing | Unreadable | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewValue:
+class NewValue(msgspec.Struct, frozen=True):
     """A value on its way into a cell. The server adds the life to its own clock.
 
     Attributes:

@@ -17,8 +17,9 @@ What a crash leaves behind
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
+
+import msgspec
 
 from asynccache.entry import (
     NO_TOKEN,
@@ -58,8 +59,7 @@ GENERATION_MS: Final = 30 * 86_400_000
 """How long a generation outlives its last use; one that is gone costs reloads, never a stale read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acquire:
+class Acquire(msgspec.Struct, frozen=True):
     """A reader asks for the right to fill an empty cell.
 
     A value whose id is `dead` (the reader found it outdated or unreadable) counts as empty.
@@ -71,24 +71,21 @@ class Acquire:
     dead: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(msgspec.Struct, frozen=True):
     """A reader stores what it loaded. Replies: STORED, or REFUSED if the cell no longer holds its token."""
 
     token: bytes
     value: NewValue
 
 
-@dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(msgspec.Struct, frozen=True):
     """A reader whose load takes long keeps its lease alive. Replies: LEASED, or REFUSED if it has lost it."""
 
     token: bytes
     lease_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """A reader gives up: its lease ends now. After a failed refresh nobody tries again for `retry_ms`.
 
     Replies: EMPTY, VALUE (the refresh lease is gone, the value stays), or REFUSED if it was not its lease.
@@ -98,8 +95,7 @@ class Release:
     retry_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(msgspec.Struct, frozen=True):
     """A reader asks for the right to replace the value `id` while others go on reading it.
 
     Replies: LEASED, or REFUSED if the value is another one by now, if somebody is at it, or, unless `at_once`, if the
@@ -112,16 +108,14 @@ class Refresh:
     at_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BeginWrite:
+class BeginWrite(msgspec.Struct, frozen=True):
     """A writer is about to change the database; until `write_ms` from now it counts as in flight. Replies: WRITING."""
 
     token: bytes
     write_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndWrite:
+class EndWrite(msgspec.Struct, frozen=True):
     """A writer has changed the database, or may have.
 
     `value` (write-through) is stored only if no other writer and no invalidation overlapped: of two writers the cell
@@ -133,8 +127,7 @@ class EndWrite:
     value: NewValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Invalidate:
+class Invalidate(msgspec.Struct, frozen=True):
     """Empties the cell. A writing cell stays and counts as overlapped. Replies: EMPTY or WRITING.
 
     Emptying a writing cell looks harmless and leaves a stale rest: a reader takes a lease on the empty cell, loads
@@ -142,8 +135,7 @@ class Invalidate:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Stores a value that the caller vouches for. A writing cell stays, overlapped. Replies: STORED or WRITING.
 
     It names no token, so a store that may deliver it late must empty the cell instead: what was put or deleted
@@ -153,22 +145,19 @@ class Put:
     value: NewValue
 
 
-@dataclass(frozen=True, slots=True)
-class Ensure:
+class Ensure(msgspec.Struct, frozen=True):
     """Makes sure that a generation exists. Replies: VALUE with it, or WRITING."""
 
     salt: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Bump:
+class Bump(msgspec.Struct, frozen=True):
     """Begins a new generation: whatever carries the old one is outdated. Replies: VALUE, or WRITING (overlapped)."""
 
     salt: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EndBump:
+class EndBump(msgspec.Struct, frozen=True):
     """A writer that began with BeginWrite on a generation has ended. Replies: VALUE, or WRITING if others have not."""
 
     token: bytes
@@ -192,8 +181,7 @@ class Outcome(enum.Enum):
     REFUSED = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """What a step came to, when, and the cell that decided it (VALUE and HELD only)."""
 
     outcome: Outcome
@@ -201,8 +189,7 @@ class Reply:
     cell: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(msgspec.Struct, frozen=True):
     """What a step makes of a cell: its new content (None: empty), when that expires, and the reply."""
 
     cell: bytes | None

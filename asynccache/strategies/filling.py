@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from asynccache.clock import Clock
 from asynccache.codecs import Codec, Packed
@@ -28,8 +29,7 @@ _RETRY_MS: Final = 1000
 """How long nobody tries again to refresh a value after a refresh has failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filling(Generic[V]):
+class Filling(msgspec.Struct, Generic[V], frozen=True):
     """One load and the right to store its result.
 
     Attributes:
@@ -53,8 +53,7 @@ class Filling(Generic[V]):
     crowded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[V]):
+class Loaded(msgspec.Struct, Generic[V], frozen=True):
     """What a load brought.
 
     Attributes:
@@ -163,10 +162,13 @@ class Filler:
         limit = filling.recipe.policy.timeout_seconds
         try:
             with loading(context):
-                async with asyncio.timeout(limit) as bound:
+                if limit is None:
+                    return await filling.load(context)
+                bound = asyncio.timeout(limit)
+                async with bound:
                     return await filling.load(context)
         except TimeoutError:
-            if bound.expired():
+            if limit is not None and bound.expired():
                 raise LoadTimeout(f"the load of {filling.key!r} took longer than load_timeout={limit:g} s") from None
             raise
         finally:

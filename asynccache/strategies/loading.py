@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,6 +25,8 @@ class LoadContext:
         refresh: an older value is at hand and is being served meanwhile.
         crowded: other keys are being loaded at the same time, so that a query may be worth sharing.
     """
+
+    __slots__ = ("_negative_ttl", "_stored", "_tags", "_ttl", "crowded", "key", "refresh")
 
     def __init__(self, key: str, *, refresh: bool = False, crowded: bool = False) -> None:
         self.crowded = crowded
@@ -88,14 +89,19 @@ def current_load() -> LoadContext | None:
     return _current.get()
 
 
-@contextmanager
-def loading(context: LoadContext) -> Generator[None]:
-    """Makes `context` the current load."""
-    token = _current.set(context)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class loading:  # noqa: N801 - used like a function; a generator would cost every load more than its other steps
+    """Makes `context` the current load: `with loading(context):`."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: LoadContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def bind_loader(load: Callable[..., Awaitable[V | None]], *args: Any) -> Load[V]:
