@@ -37,6 +37,14 @@ class Run:
     size: int
 
 
+class _NewRow:
+    def __repr__(self) -> str:
+        return "(a new row)"
+
+
+_NEW = _NewRow()
+
+
 class RowMaker(Generic[V]):
     """Takes values of one bound model apart."""
 
@@ -44,6 +52,7 @@ class RowMaker(Generic[V]):
         self._binding = binding
         self._take: Callable[[Any], tuple[Any, ...]] = binding.model.take_apart([b.field for b in binding.written])
         self._take_key = binding.model.take_apart([bound.field for _, bound in binding.key_fields])
+        self._open = isinstance(binding.model, OpenDict)
         self._appended = (*(bound for _, bound in binding.key_fields), *binding.written)
         # None cannot be stored there, so it means what a missing value means.
         self._by_database = frozenset(
@@ -72,7 +81,7 @@ class RowMaker(Generic[V]):
         """Rows without a key given, in the order given; see `runs`. A key that is None is left to the database."""
         made: list[tuple[Parts, tuple[Any, ...]]] = []
         for value in values:
-            self._check("a new row", value)
+            self._check(_NEW, value)
             key = tuple([UNSET if part is None else part for part in self._take_key(value)])
             made.append(((), (*key, *self._stored(value))))
         return [
@@ -80,16 +89,16 @@ class RowMaker(Generic[V]):
         ]
 
     def _row(self, key: Any, parts: Parts, value: V) -> tuple[Any, ...]:
-        self._check(repr(key), value)
+        self._check(key, value)
         if self._binding.key_fields:
             self._check_key(key, parts, value)
         return self._stored(value)
 
-    def _check(self, key: str, value: V) -> None:
+    def _check(self, key: Any, value: V) -> None:
         model = self._binding.model
         if not model.takes(value):
             raise WriteRejected(f"{self._where(key)}: {model.name} is expected, not {type(value).__name__}")
-        if isinstance(model, OpenDict):
+        if self._open:
             self._check_names(key, value)
 
     def _stored(self, value: V) -> tuple[Any, ...]:
@@ -100,19 +109,20 @@ class RowMaker(Generic[V]):
 
     def _check_key(self, key: Any, parts: Parts, value: V) -> None:
         for (position, bound), held in zip(self._binding.key_fields, self._take_key(value), strict=True):
-            if held is UNSET:
+            part = parts[position]
+            if held is UNSET or (type(held) is type(part) and held == part):
                 continue
             try:
-                same = bound.transport.encode_all([held])[0] == parts[position]
+                same = bound.transport.encode_all([held])[0] == part
             except (TypeError, ValueError):
                 same = False
             if not same:
                 raise ConfigurationError(
-                    f"{self._where(repr(key))}: the value's {bound.field} is {held!r}, and the key says"
-                    f" {parts[position]!r}: put it under its own key"
+                    f"{self._where(key)}: the value's {bound.field} is {held!r}, and the key says {part!r}:"
+                    " put it under its own key"
                 )
 
-    def _check_names(self, key: str, value: Any) -> None:
+    def _check_names(self, key: Any, value: Any) -> None:
         known = {bound.field for bound in self._binding.read}
         for name in value:
             if name not in known:
@@ -138,14 +148,14 @@ class RowMaker(Generic[V]):
         try:
             return bound.transport.encode_all([value])[0]
         except Exception as error:
-            key = repr(parts[0] if len(parts) == 1 else parts) if parts else "a new row"
+            key = (parts[0] if len(parts) == 1 else parts) if parts else _NEW
             raise WriteRejected(
                 f"{self._where(key)}: the column {bound.column.name} ({bound.column.type.shown}) cannot hold"
                 f" {value!r:.100}: {error}"
             ) from error
 
-    def _where(self, key: str) -> str:
-        return f"{self._binding.table.name} {key}"
+    def _where(self, key: Any) -> str:
+        return f"{self._binding.table.name} {key!r}"
 
 
 def key_arrays(keys: list[Parts]) -> list[list[Any]]:

@@ -92,12 +92,11 @@ class Writer(Generic[V]):
             if parts in callers:
                 raise ConfigurationError(f"the key {write.key!r} occurs twice in one batch: which write is the last?")
             callers[parts] = write.key
-            if isinstance(write, Adjust):
-                adjusts.append((parts, write))
-                continue
             if isinstance(write, Put):
                 puts.append((write.key, parts, write.value))
-            if isinstance(write, Delete) or write.anew:
+            if isinstance(write, Adjust):
+                adjusts.append((parts, write))
+            elif isinstance(write, Delete) or write.anew:
                 deletes.append(parts)
         # Everybody locks rows in this order, so that no two batches wait for each other.
         deletes.sort()
