@@ -40,7 +40,7 @@ _IMMUTABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LocalTier:
-    """How much of the cache a process keeps in its own memory.
+    """How much of the cache a process keeps in its own memory. Needs a single Redis, not a cluster.
 
     Attributes:
         max_entries: most entries; W-TinyLFU decides which stay. Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient
