@@ -93,10 +93,13 @@ async def test_adjusting_rows_that_exist_takes_no_value_of_a_sequence(scores: Po
     assert await pool.fetchval("SELECT last_value FROM scores_serial_seq") == 3
 
 
-async def test_a_row_that_somebody_inserts_meanwhile_is_adjusted(scores: PostgresTable[Score], pool: Pool) -> None:
+@IDS
+async def test_a_row_that_somebody_inserts_meanwhile_is_adjusted(
+    scores: PostgresTable[Score], pool: Pool, with_id: bool
+) -> None:
     async with pool.acquire() as other:
         await other.execute("BEGIN; INSERT INTO scores VALUES ('ada', 100)")
-        ours = asyncio.ensure_future(scores.apply(Batch([more("ada", 5), more("bob", 5)], uuid4())))
+        ours = asyncio.ensure_future(scores.apply(Batch([more("ada", 5), more("bob", 5)], identity(with_id))))
         async with asyncio.timeout(20):
             while not await pool.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO%'"

@@ -165,12 +165,28 @@ async def test_records_that_cannot_be_read_stay(scores: PostgresTable[Score]) ->
     await refuse(scores)
 
     def broken(record: bytes) -> Write[Score]:
-        raise LookupError("an older version's")
+        raise LookupError("an older version's \0\ud800")
 
     assert await scores.dead_letters.retry("scores", decode=broken) == Retried(failed=5)
     reasons = [letter.reason for letter in await scores.dead_letters.list()]
     assert "nothing was kept" in reasons[0]
-    assert reasons[1:] == ["the record cannot be read: LookupError: an older version's"] * 4
+    assert reasons[1:] == ["the record cannot be read: LookupError: an older version's \\x00\\ud800"] * 4
+
+
+async def test_a_letter_that_somebody_is_retrying_is_left_to_them(scores: PostgresTable[Score], pool: Pool) -> None:
+    _, ids = await refuse(scores)
+    await pool.execute("ALTER TABLE scores DROP CONSTRAINT scores_points_check")
+    async with pool.acquire() as other, asyncio.timeout(20):
+        await other.execute("BEGIN; SELECT 1 FROM scores WHERE player = 'good' FOR UPDATE")
+        first = asyncio.ensure_future(scores.dead_letters.retry("scores", [ids[2]], decode=decode))
+        while not await pool.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))", other.get_server_pid()
+        ):
+            await asyncio.sleep(0.01)
+        assert await scores.dead_letters.retry("scores", [ids[2]], decode=decode) == Retried()
+        await other.execute("ROLLBACK")
+        assert await first == Retried(1, 0, ("good",))
+    assert (await scores.load_many(["good"]))["good"].points == 121
 
 
 async def test_a_letter_retried_by_many_at_once_is_applied_once(scores: PostgresTable[Score], pool: Pool) -> None:

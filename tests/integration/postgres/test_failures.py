@@ -16,7 +16,7 @@ import pytest
 from asynccache.clock import SYSTEM_CLOCK
 from asynccache.errors import CacheNotOpen, ConfigurationError, DatabaseUnavailable, WriteRejected
 from asynccache.postgres import Database, PostgresTable
-from asynccache.protocols import Batch, Delete, Put
+from asynccache.protocols import Batch, Delete, Put, Write
 from tests.support.proxy import Mode, Proxy
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -327,9 +327,13 @@ async def test_a_pool_that_was_never_opened_or_is_closed_is_named(database_url: 
 
 
 async def test_a_write_that_is_refused_leaves_the_connection_clean(users: PostgresTable[User], pool: Pool) -> None:
-    for batch_id in (None, uuid4()):
-        for _ in range(3):
-            with pytest.raises(WriteRejected):
-                await users.apply(Batch([Put(1, User(1, "a\0b")), Delete(2)], id=batch_id))
+    writes: list[Write[User]] = [Put(1, User(1, "a\0b")), Delete(2)]
+    for _ in range(3):
+        with pytest.raises(WriteRejected):
+            await users.apply(Batch(writes))
     await assert_pool_is_good(pool)
     assert await rows(pool) == [(1, "a"), (2, "b")]
+    for _ in range(3):
+        assert [refused.at for refused in (await users.apply(Batch(writes, id=uuid4()))).rejected] == [0]
+    await assert_pool_is_good(pool)
+    assert await rows(pool) == [(1, "a")]

@@ -179,6 +179,24 @@ async def test_rows_that_only_need_others_of_the_batch_are_no_dead_letters(
     assert (found[3].name, found[4].name, found[91].name) == ("wanted", "moving", "moved")
 
 
+async def test_rows_that_need_each_other_are_written_after_one_that_was_refused(pool: Pool) -> None:
+    """Checks of one attempt must not make constraints immediate in the next, which has a statement for each shape."""
+    await pool.execute(
+        "CREATE TABLE pairs (id int PRIMARY KEY, other int REFERENCES pairs DEFERRABLE INITIALLY DEFERRED,"
+        " n int CHECK (n > 0))"
+    )
+    pairs = PostgresTable(pool, "pairs", key="id", model=dict)
+    writes: list[Write[dict[str, Any]]] = [
+        Put(1, {"n": 0}),
+        Put(2, {"n": 1}),
+        Put(3, {"other": 4}),
+        Put(4, {"other": 3, "n": 1}),
+    ]
+    applied = await pairs.apply(Batch(writes, uuid4()))
+    assert [refused.at for refused in applied.rejected] == [0]
+    assert sorted(await pairs.load_many([1, 2, 3, 4])) == [2, 3, 4]
+
+
 async def test_rows_that_row_level_security_refuses_do_not_block_the_others(
     database_url: str, schema: str, pool: Pool
 ) -> None:
