@@ -14,7 +14,7 @@ from asynccache.errors import ConfigurationError
 from asynccache.events import Counters
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
-from asynccache.stores.local import LocalEntries
+from asynccache.stores.local import LocalEntries, is_alive
 from asynccache.strategies.base import check_tags
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext
@@ -275,20 +275,26 @@ def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -
 
     else:
         # What the call below would do on a local hit, without its frames: this is the path that has to cost nothing.
-        build, get, generations, codec = entry.build, entries.get, entry.fixed, entry.recipe.codec
-        fingerprint, unpack, counters = codec.fingerprint, codec.unpack, entry.counters
+        build, generations, codec, counters = entry.build, entry.fixed, entry.recipe.codec, entry.counters
+        fingerprint, decode, unpack, monotonic = codec.fingerprint, codec.decode, codec.unpack, entries.monotonic
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
-            kept = get(build(*args, **kwargs))
+            kept = entries.peek(build(*args, **kwargs))
             if (
                 kept is not None
+                and kept.deadline > monotonic()
+                and (not kept.marks or is_alive(kept))
                 and (kept.generations is generations or kept.generations == generations)
                 and (kept.fingerprint is fingerprint or kept.fingerprint == fingerprint)
             ):
                 counters.hits += 1
                 counters.local_hits += 1
-                value: R = kept.value if kept.payload is None else unpack(kept.payload, kept.compressed)
+                value: R
+                if kept.payload is None:
+                    value = kept.value
+                else:
+                    value = unpack(kept.payload, True) if kept.compressed else decode(kept.payload)
                 return value
             check()
             return cast("R", await read(question(args, kwargs)))

@@ -31,7 +31,7 @@ from weakref import WeakSet, WeakValueDictionary
 from asynccache.errors import ConfigurationError, MissingExtra
 from asynccache.policy import Duration, seconds
 
-__all__ = ["Kept", "LocalEntries", "LocalTier", "Ticket", "is_immutable", "new_map"]
+__all__ = ["Kept", "LocalEntries", "LocalTier", "Ticket", "is_alive", "is_immutable", "new_map"]
 
 _IMMUTABLE: Final = (
     type(None), bool, int, float, str, bytes, Decimal, UUID, dt.date, dt.time, dt.timedelta, dt.timezone
@@ -105,6 +105,14 @@ class Kept:
         self.size = size
 
 
+def is_alive(kept: Kept) -> bool:
+    """Whether no generation that an entry carries has changed."""
+    for mark in kept.marks:  # noqa: SIM110 - a generator for each hit costs more than this
+        if mark.dead:
+            return False
+    return True
+
+
 class Ticket:
     """A placeholder: one read under way, which may be kept if nothing changes meanwhile."""
 
@@ -123,14 +131,20 @@ class LocalEntries:
         tier: how many.
         everything: generations that every entry carries; a change of one empties the tier.
         monotonic: reads time, in seconds.
+
+    Attributes:
+        on: whether changes are seen.
+        peek: what stands under a key, whether it may be served or not.
     """
+
+    peek: Callable[[str], Kept | None]
 
     def __init__(self, tier: LocalTier, *, everything: Iterable[str], monotonic: Callable[[], float]) -> None:
         self._tier = tier
         self._cap = float(tier.ttl_cap)  # type: ignore[arg-type]  # normalised when made
         self._everything = frozenset(everything)
-        self._monotonic = monotonic
-        self._map = new_map(tier)
+        self.monotonic = monotonic
+        self._renew()
         self._tickets: dict[str, Ticket] = {}
         _at_fork(self)
         self._marks: WeakValueDictionary[str, _Mark] = WeakValueDictionary()
@@ -138,16 +152,12 @@ class LocalEntries:
 
     def get(self, key: str) -> Kept | None:
         """The entry of a key, if it may be served."""
-        kept: Kept | None = self._map.get(key)
+        kept = self.peek(key)
         if kept is None:
             return None
-        if kept.deadline <= self._monotonic():
+        if kept.deadline <= self.monotonic() or not is_alive(kept):
             self._map.remove(key)
             return None
-        for mark in kept.marks:
-            if mark.dead:
-                self._map.remove(key)
-                return None
         return kept
 
     def expect(self, key: str, generations: tuple[str, ...]) -> Ticket | None:
@@ -181,7 +191,7 @@ class LocalEntries:
                 None if fixed else payload,
                 compressed,
                 fingerprint,
-                self._monotonic() + min(life, self._cap),
+                self.monotonic() + min(life, self._cap),
                 ticket,
                 size,
             ),
@@ -205,7 +215,7 @@ class LocalEntries:
         """Forgets everything, reads under way included."""
         self._tickets.clear()
         # A new map: moka clears by comparing times of insertion, and "at once" must not depend on a clock.
-        self._map = new_map(self._tier)
+        self._renew()
         for mark in list(self._marks.values()):
             mark.dead = True
         self._marks.clear()
@@ -219,6 +229,10 @@ class LocalEntries:
     def __len__(self) -> int:
         self._map.run_pending_tasks()
         return int(self._map.count())
+
+    def _renew(self) -> None:
+        self._map = new_map(self._tier)
+        self.peek = self._map.get
 
     def _mark(self, name: str) -> _Mark:
         mark = self._marks.get(name)
