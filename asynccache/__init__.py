@@ -25,8 +25,22 @@ from asynccache.errors import (
 from asynccache.events import MissReason, Stats
 from asynccache.lifecycle import CacheHealth
 from asynccache.policy import Policy
-from asynccache.protocols import Applied, Batch, Delete, Put, Sink, Source
+from asynccache.protocols import (
+    Adjust,
+    Adjustment,
+    Append,
+    Applied,
+    Batch,
+    DeadLetter,
+    Delete,
+    Put,
+    Rejected,
+    Retried,
+    Sink,
+    Source,
+)
 from asynccache.stores.local import LocalTier
+from asynccache.strategies.buffering import Receipt
 from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.explaining import Explanation, NextRead, Reason
 from asynccache.strategies.loading import LoadContext, current_load
@@ -37,6 +51,9 @@ from asynccache.strategies.write_through import WriteThrough
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adjust",
+    "Adjustment",
+    "Append",
     "Applied",
     "AsyncCacheError",
     "Batch",
@@ -47,6 +64,7 @@ __all__ = [
     "CacheNotOpen",
     "ConfigurationError",
     "DatabaseUnavailable",
+    "DeadLetter",
     "DecodeError",
     "Delete",
     "DurabilityNotReached",
@@ -65,7 +83,10 @@ __all__ = [
     "Put",
     "ReadThrough",
     "Reason",
+    "Receipt",
     "RecursiveLoad",
+    "Rejected",
+    "Retried",
     "SchemaMismatch",
     "Sink",
     "Source",

@@ -118,6 +118,12 @@ class PostgresTable(Generic[V]):
         self._binding: Bound[V] | None = None
         self._lock = asyncio.Lock()
 
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The names that the key columns have in the model, in order, whether it has them or not."""
+        fields = {column: field for field, column in self._columns.items()}
+        return tuple(fields.get(column, column) for column in self._key)
+
     async def open(self) -> None:
         """Connects, and checks the model against the table.
 

@@ -107,6 +107,11 @@ class GuardedStore:
         return self._inner
 
     @property
+    def required(self) -> bool:
+        """Whether `open` fails without an answer."""
+        return self._required
+
+    @property
     def state(self) -> CircuitState:
         """Whether calls reach the store now."""
         return self._state
@@ -199,11 +204,11 @@ class GuardedStore:
         self._failures = 0
         return answer
 
-    async def run_many(self, calls: Sequence[Call]) -> Sequence[object]:
+    async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[object]:
         """Runs scripts in one pipeline; see `RedisStore.run_many`."""
         self._admit()
         try:
-            answers = await self._inner.run_many(calls)
+            answers = await self._inner.run_many(calls, then)
         except StoreUnavailable as error:
             self._failed(error)
             raise

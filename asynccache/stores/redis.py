@@ -166,16 +166,16 @@ class RedisStore:
         """
         return await self._calls(Call(script, keys, args))
 
-    async def run_many(self, calls: Sequence[Call]) -> Sequence[Any]:
-        """Runs scripts that are safe to repeat, in one pipeline of their own.
+    async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
+        """Runs scripts that are safe to repeat, in one pipeline of their own; then other commands on its connection.
 
         Returns:
-            The reply of each, or the `StoreUnavailable` with which the server refused that one.
+            The reply of each, those of the commands last; of a script that the server refused, the `StoreUnavailable`.
 
         Raises:
             StoreUnavailable: no answer in time; each may have run or not.
         """
-        return await self._call_batch(calls)
+        return await self._call_batch(calls, then)
 
     def _put_deadline_ms(self) -> int:
         return self.now_ms() + int(_PUT_TIMEOUTS * self._timeout * 1000)
@@ -202,19 +202,20 @@ class RedisStore:
             return await self._client.mget_nonatomic(keys)
         return await self._client.mget(keys)  # type: ignore[return-value]  # typed for decode_responses, too
 
-    async def _call_batch(self, calls: Sequence[Call]) -> Sequence[Any]:
-        answers = await self._send(calls)
+    async def _call_batch(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
+        answers = await self._send(calls, then)
         forgotten = [at for at, answer in enumerate(answers) if _forgotten(answer)]
         if forgotten:
             scripts = dict.fromkeys(calls[at].script for at in forgotten)
             for source in [text for script in scripts for text in script.sources]:
                 await self._bounded(lambda source=source: self._client.script_load(source))  # type: ignore[misc]
-            again = await self._send([calls[at] for at in forgotten])
-            for at, answer in zip(forgotten, again, strict=True):
+            again = await self._send([calls[at] for at in forgotten], then)
+            answers[len(calls) :] = again[len(forgotten) :]
+            for at, answer in zip(forgotten, again, strict=False):
                 answers[at] = answer
         return [_unavailable(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+    async def _send(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> list[Any]:
         if isinstance(self._client, RedisCluster):
             # A cluster pipeline does not take EVALSHA; its connections work side by side instead.
             client = self._client
@@ -224,9 +225,16 @@ class RedisStore:
                     return_exceptions=True,
                 )
             )
-        return await self._send_grouped(self._client, calls)
+        return await self._send_grouped(self._client, calls, then=then)
 
-    async def _send_grouped(self, client: Redis, calls: Sequence[Call], *, alone: bool = False) -> list[Any]:
+    async def _send_grouped(
+        self,
+        client: Redis,
+        calls: Sequence[Call],
+        *,
+        alone: bool = False,
+        then: Sequence[Sequence[Argument]] = (),
+    ) -> list[Any]:
         """One pipeline, in which calls of the same script share commands, unless each is to be `alone`."""
         groups: dict[tuple[Script, int, int], list[int]] = {}
         for at, call in enumerate(calls):
@@ -245,9 +253,11 @@ class RedisStore:
                 args = [argument for at in part for argument in calls[at].args]
                 pipeline.evalsha(script.many.sha, len(keys), *keys, keys_each, args_each, *args)
                 sent.append(part)
-        answers: list[Any] = [None] * len(calls)
+        for command in then:
+            pipeline.execute_command(*command)
         replies = await self._bounded(lambda: pipeline.execute(raise_on_error=False))
-        for part, reply in zip(sent, replies, strict=True):
+        answers: list[Any] = [*([None] * len(calls)), *replies[len(sent) :]]
+        for part, reply in zip(sent, replies, strict=False):
             if len(part) == 1:
                 answers[part[0]] = reply
                 continue

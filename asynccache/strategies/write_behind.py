@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
-from asynccache.errors import BufferFull, ConfigurationError, StoreUnavailable
+from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy, seconds
-from asynccache.protocols import KeyValue, Sink, Source
+from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import Strategy, Tags, found_only
+from asynccache.strategies.buffering import Buffering, Letters, Receipt
 from asynccache.strategies.filling import new_value
 from asynccache.strategies.runtime import Host
 from asynccache.strategies.sources import AnySource, Loading, model_of
 from asynccache.strategies.verdicts import storable
-from asynccache.supervision import gather, logger
+from asynccache.supervision import logger
 from asynccache.tokens import new_token
-from asynccache.write_behind.buffer import Buffer, PartitionStatus, ScriptRunner
+from asynccache.write_behind.buffer import PartitionStatus
+from asynccache.write_behind.exact import ExactReads
 from asynccache.write_behind.flusher import Flusher, FlusherStats
-from asynccache.write_behind.records import Records
+from asynccache.write_behind.overflow import OnFull, Overflow
+from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.rows import Rows
+from asynccache.write_behind.safety import Durability, Unsafe
 
 __all__ = ["WriteBehind"]
 
 V = TypeVar("V")
+
+PARTITIONS: Final = 16
+"""Over how many parts a buffer is spread where nobody says otherwise."""
 
 
 class WriteBehind(Strategy[V]):
@@ -37,10 +46,26 @@ class WriteBehind(Strategy[V]):
         sink: a `PostgresTable`, or anything with `async def apply(batch)` that remembers the ids of batches.
         source: loads what is neither cached nor pending; the sink itself if it can load.
         ttl, policy, type, tags: as for `ReadThrough`.
-        flush_every: seconds between flushes: how far the database may lag behind.
-        max_batch: most writes in one transaction.
-        max_pending: most keys that may wait in Redis; beyond it `put` raises `BufferFull`.
-        partitions: over how many hash slots of a Redis Cluster the buffer is spread; all processes must agree.
+        defaults: for `increment`, `maximum` and `minimum` of a key without a row: the fields that have no default in
+            the model, as a mapping, or a function from the key to a whole row.
+        flush_every: how long a write waits at most before it is flushed, in seconds.
+        max_batch: most writes in one transaction; so many are flushed sooner.
+        max_batch_bytes: most bytes of one batch, unless one write alone is larger.
+        max_pending: most keys that may wait, by partition.
+        on_full: what a write beyond that does: "wait" for room, "raise" `BufferFull`, or "write_through": change the
+            database itself.
+        full_timeout: the longest such a wait, in seconds; then `BufferFull` is raised.
+        partitions: over how many parts the buffer is spread, which workers share; all processes must agree.
+        at_once: how many partitions one process flushes at the same time, each over a connection of its own.
+        durability: what holds when a write returns. "memory": nothing but this process has it, which also flushes it;
+            "redis": Redis has it; "fsync": its append-only file has it on disk (`WAITAOF`, Redis 7.2 or Valkey);
+            "replicated": `replicas` replicas have it, too.
+        replicas: for "replicated".
+        unsafe: what happens if Redis may lose writes (an `allkeys-...` eviction policy, no append-only file for
+            "fsync", too few replicas): "refuse" them, "warn", or "allow".
+        confirm_timeout: the longest wait for disks and replicas, in seconds; then `DurabilityNotReached` is raised.
+        lease: seconds after which other workers take over from one that was killed.
+        keep_batch_ids: how long the database remembers batches; longer than any worker may be stopped.
         drain: longest time that closing the cache waits for the last flush, in seconds; what is left stays in Redis.
 
     Raises:
@@ -59,20 +84,41 @@ class WriteBehind(Strategy[V]):
         policy: Policy | None = None,
         type: Any = None,
         tags: Tags = (),
+        defaults: Mapping[str, Any] | Callable[[Any], V] | None = None,
         flush_every: Duration = 1.0,
         max_batch: int = 1000,
+        max_batch_bytes: int = 8 * 1024 * 1024,
         max_pending: int = 1_000_000,
-        partitions: int = 1,
+        on_full: OnFull = "wait",
+        full_timeout: Duration = 10.0,
+        partitions: int = PARTITIONS,
+        at_once: int = 4,
+        durability: Durability = "redis",
+        replicas: int = 1,
+        unsafe: Unsafe = "refuse",
+        confirm_timeout: Duration = 5.0,
+        lease: Duration = 5.0,
+        keep_batch_ids: Duration = 7 * 86_400,
         drain: Duration = 10.0,
     ) -> None:
+        where = f"WriteBehind {name!r}"
         if not isinstance(sink, Sink):
             raise ConfigurationError(
-                f"WriteBehind {name!r}: sink must have `async def apply(batch)`, as a PostgresTable has;"
+                f"{where}: sink must have `async def apply(batch)`, as a PostgresTable has;"
                 f" {sink.__class__.__name__} has not"
             )
-        for what, count in (("max_batch", max_batch), ("max_pending", max_pending), ("partitions", partitions)):
+        for what, count in (
+            ("max_batch", max_batch),
+            ("max_batch_bytes", max_batch_bytes),
+            ("max_pending", max_pending),
+            ("partitions", partitions),
+            ("at_once", at_once),
+            ("replicas", replicas),
+        ):
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ConfigurationError(f"WriteBehind {name!r}: {what}={count!r} must be a positive int")
+                raise ConfigurationError(f"{where}: {what}={count!r} must be a positive int")
+        if on_full not in {"wait", "raise", "write_through"}:
+            raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
         if source is None and isinstance(sink, Source):
             source = sink
         super().__init__(
@@ -84,34 +130,70 @@ class WriteBehind(Strategy[V]):
             tags=tags,
             parts=(sink, source),
         )
-        store: Any = self._runtime.store
-        if not hasattr(store, "run"):
-            raise ConfigurationError(f"WriteBehind {name!r} needs a cache in Redis; {store!r} cannot buffer writes")
-        runner: ScriptRunner = store
+        self._sink = sink
         self._drain = seconds(drain, "drain")
-        self._records: Records[V] = Records(self._recipe.codec)
-        self._buffer = Buffer(runner, self._runtime.space, name, partitions=partitions, max_pending=max_pending)
         self._max_batch = max_batch
+        key_fields = getattr(sink, "key_fields", ())
+        self._records: Records[V] = Records(self._recipe.codec, Rows(self._recipe.codec.type, defaults, key=key_fields))
+        self._buffering = Buffering(
+            self._runtime,
+            name,
+            partitions=partitions,
+            max_pending=max_pending,
+            durability=durability,
+            replicas=replicas,
+            unsafe=unsafe,
+            confirm_timeout=seconds(confirm_timeout, "confirm_timeout"),
+        )
+        self._buffer = self._buffering.buffer
+        self._runtime.adopt(self._buffering)
+        self._parts = (*self._parts, self._buffering)
         self._source = None if source is None else Loading(source)
+        self._exact_source = source if isinstance(source, ExactSource) else None
+        self._exact: ExactReads[V] = ExactReads(
+            self._buffer, self._records, None if self._source is None else self._load_exact
+        )
         self._loading: Loading[V] = Loading(self._load_many)
-        self._flusher = Flusher(
+        self._letters = Letters(self._prepare, sink, name, self._records.write, self._readers_forget)
+        self._flusher: Flusher[V] = Flusher(
             name,
             self._buffer,
             self._records,
             _Opened(sink, self),
             flush_every=seconds(flush_every, "flush_every", least=0.001, zero=False),
             max_batch=max_batch,
+            max_batch_bytes=max_batch_bytes,
+            at_once=at_once,
+            claims=self._buffering.claims,
+            lease=seconds(lease, "lease", least=0.5, zero=False),
+            on_rejected=self._readers_forget,
+            prune=getattr(sink, "prune", None),
+            keep_ids=seconds(keep_batch_ids, "keep_batch_ids", least=60, zero=False),
+            dead_letters=self._letters.kept,
+            clock=self._runtime.clock,
+        )
+        self._overflow = Overflow(
+            where,
+            self._buffer,
+            on_full=on_full,
+            patience=seconds(full_timeout, "full_timeout"),
+            wake=self._flusher.wake,
+            write_through=self._write_through,
+            clock=self._runtime.clock,
         )
         self._since_flush = 0
         self._runtime.on_close(self)
-        self._runtime.serve(self._flusher)
+        self._runtime.serve(self._buffering.watch, always=True)
+        self._runtime.serve(self._flusher, always=durability == "memory")
+
+    # -- reading
 
     def key(self, key: KeyValue) -> CellKey:
         """The key in Redis of one entity's readable value; it shares a hash slot with its partition's buffer."""
         return self._buffer.cell(key)
 
     async def get(self, key: KeyValue, *, ttl: Duration | None = None) -> V | None:
-        """The value of one entity as last put by anybody, flushed or not; None if it does not exist."""
+        """The value of one entity with all writes by anybody, flushed or not; None if it does not exist."""
         return await self._get(key, self._loading.loader(key), ttl)
 
     async def get_many(self, keys: Iterable[Any]) -> dict[Any, V]:
@@ -120,53 +202,100 @@ class WriteBehind(Strategy[V]):
         return found_only(await self._get_many(keys, self._loading.loader))
 
     async def refresh(self, key: KeyValue) -> V | None:
-        """Reads what pends, or the database, whatever is cached."""
+        """Reads what pends and the database, whatever is cached."""
         return await self._refresh(key, self._loading.loader(key))
 
-    async def put(self, key: KeyValue, value: V, *, ttl: Duration | None = None) -> None:
-        """Writes one entity; returns once Redis has it.
+    # -- writing
+
+    async def put(self, key: KeyValue, value: V, *, ttl: Duration | None = None) -> Receipt:
+        """Writes one entity; returns once what `durability` says holds.
 
         Args:
             key: what addresses it.
             value: its new value.
             ttl: how long the cached entry is fresh. The pending write does not expire.
 
+        Returns:
+            What holds now.
+
         Raises:
             EncodeError, ValueTooLarge, InvalidKey: it cannot be written; nothing was.
             BufferFull: too much waits for the database; nothing was written.
             StoreUnavailable: Redis did not acknowledge it; whether it was written is unknown.
+            DurabilityNotReached: it is buffered, but fewer disks or replicas confirmed it than asked.
         """
-        await self._prepare()
-        cell = self._cell(key)
-        recipe = self._recipe
-        packed = recipe.codec.pack(value)
-        names = self._generations(key)
-        generations = await self._runtime.generations_now(names)
-        readable = None
-        if storable(generations):
-            life = recipe.policy.with_ttl(ttl).life_ms()
-            readable = new_value(recipe, packed, new_token(), generations, life)
-        await self._write(cell, key, self._records.put(key, packed), readable)
+        return await self.put_many({key: value}, ttl=ttl)
 
-    async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> None:
-        """Writes many entities; each is acknowledged by itself. See `put`."""
-        await gather(self.put(key, value, ttl=ttl) for key, value in values.items())
-
-    async def delete(self, *keys: KeyValue) -> None:
-        """Deletes entities; returns once Redis has it. Until it is flushed, all processes read None. See `put`."""
+    async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> Receipt:
+        """Writes many entities, each for itself: after an error some may have been written. See `put`."""
         await self._prepare()
-        cells = [(self._cell(key), key) for key in dict.fromkeys(keys)]
-        await gather(self._write(cell, key, self._records.delete(key), None) for cell, key in cells)
+        names = {key: self._names(key) for key in values}
+        packed = {key: self._recipe.codec.pack(value) for key, value in values.items()}
+        every = tuple(dict.fromkeys(one for own in names.values() for one in own))
+        generations = await self._runtime.generations_now(every)
+        life = self._recipe.policy.with_ttl(ttl).life_ms
+        ops = []
+        for key, one in packed.items():
+            own = {name: generations[name] for name in names[key]}
+            readable = new_value(self._recipe, one, new_token(), own, life()) if storable(own) else None
+            ops.append(self._records.put_op(key, one, readable))
+        return await self._apply(ops)
+
+    async def delete(self, *keys: KeyValue) -> Receipt:
+        """Deletes entities; until it is flushed, all processes read None. Returns and raises as `put`."""
+        await self._prepare()
+        for key in keys:
+            self._cell(key)
+        return await self._apply([self._records.delete_op(key) for key in dict.fromkeys(keys)])
+
+    async def increment(self, key: KeyValue, /, **columns: Number) -> Receipt:
+        """Adds to numeric columns of one entity; negative amounts subtract. Combined with other writes of the key.
+
+        A key without a row begins with one of `defaults`, and a NULL with the default of its column. Calls that were
+        not acknowledged are never counted twice.
+
+        Args:
+            key: what addresses the entity.
+            columns: the amounts, by field of the model: ints and Decimals (up to nine decimals) are added exactly.
+
+        Returns and raises as `put`; and
+            ConfigurationError: no such column, or an amount that does not fit it; nothing was written.
+            WriteRejected: the sum of what pends would leave the range that can be buffered exactly.
+        """
+        return await self._adjust(self._records.increment_op, key, columns)
+
+    async def maximum(self, key: KeyValue, /, **columns: Number) -> Receipt:
+        """Raises numeric columns to at least these values. See `increment`."""
+        return await self._adjust(self._records.maximum_op, key, columns)
+
+    async def minimum(self, key: KeyValue, /, **columns: Number) -> Receipt:
+        """Lowers numeric columns to at most these values. See `increment`."""
+        return await self._adjust(self._records.minimum_op, key, columns)
+
+    async def append(self, *values: V) -> Receipt:
+        """Inserts rows whose keys the database makes, or the values hold; they are not cached. Returns and raises as
+        `put`."""
+        await self._prepare()
+        return await self._apply([self._records.append_op(self._recipe.codec.pack(value)) for value in values])
+
+    # -- flushing
 
     async def flush(self) -> None:
-        """Flushes all that pends now, and waits until the database has it.
+        """Flushes all that pends now, whoever owns it, and waits until the database has it.
 
         Raises:
             StoreUnavailable, DatabaseUnavailable: not all could be flushed; nothing is lost.
-            WriteRejected: the database refused a row.
         """
         await self._prepare()
         await self._flusher.flush()
+
+    def pause(self) -> None:
+        """Flushes nothing more in this process, until `resume`; what is written waits in Redis."""
+        self._flusher.pause()
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self._flusher.resume()
 
     async def pending(self) -> tuple[PartitionStatus, ...]:
         """How much waits for the database, by partition."""
@@ -178,46 +307,73 @@ class WriteBehind(Strategy[V]):
         """What this process has flushed."""
         return self._flusher.stats
 
+    @property
+    def dead_letters(self) -> Letters:
+        """The writes of this strategy that the database refused: list, show, retry, drop.
+
+        Raises:
+            ConfigurationError: the sink keeps none.
+        """
+        self._letters.check()
+        return self._letters
+
     async def aclose(self) -> None:
         """Flushes what pends until `drain` seconds are over, and says what is left. Called when the cache closes."""
         await self._loading.aclose()
         if self._source is not None:
             await self._source.aclose()
-        if not self._runtime.background:
+        if not self._runtime.background and self._buffering.durability != "memory":
             return
         left = await self._flusher.drain(self._drain)
         if left:
             count = "an unknown number of" if left < 0 else str(left)
-            logger.warning("%r closed with %s writes not flushed; they are safe in Redis", self, count)
+            fate = "they are lost" if self._buffering.durability == "memory" else "they are safe in Redis"
+            logger.warning("%r closed with %s writes not flushed; %s", self, count, fate)
 
-    async def _write(self, cell: CellKey, key: KeyValue, record: bytes, readable: Any) -> None:
-        del cell  # checked by making it; the buffer names it itself
-        try:
-            done = await self._buffer.write(key, record, readable)
-        except StoreUnavailable:
-            self._runtime.counters.store_failures += 1
-            raise
-        if not done:
-            raise BufferFull(
-                f"{self!r}: max_pending keys wait for the database; it is down, or slower than what is written"
+    # -- inside
+
+    def _names(self, key: KeyValue) -> tuple[str, ...]:
+        self._cell(key)  # checks the key
+        return self._generations(key)
+
+    async def _adjust(
+        self, make: Callable[[Any, Mapping[str, Number]], Op], key: KeyValue, columns: Mapping[str, Number]
+    ) -> Receipt:
+        await self._prepare()
+        self._cell(key)
+        if self._source is not None and self._exact_source is None:
+            raise ConfigurationError(
+                f"{self!r}: numbers can only be adjusted where a row can be read together with the ids of applied"
+                " batches: give a source with `async def load_exact(keys, batch_ids)`, as a PostgresTable has"
             )
-        self._runtime.counters.writes += 1
-        self._since_flush += 1
+        return await self._apply((make(key, columns),))
+
+    async def _apply(self, ops: Sequence[Op]) -> Receipt:
+        await self._buffering.refuse_unsafe()
+        written, through = await self._overflow.apply(ops)
+        self._runtime.counters.writes += len(ops)
+        self._since_flush += len(ops)
         if self._since_flush >= self._max_batch:
             self._since_flush = 0
             self._flusher.wake()
+        return self._buffering.receipt(written, through)
+
+    async def _write_through(self, op: Op) -> None:
+        cells = [] if op.key is None else [self._cell(op.key)]
+        async with self._runtime.writer.update(cells):
+            await self._sink.apply(Batch([self._records.write(op.record())]))
+
+    async def _readers_forget(self, keys: Sequence[Any]) -> None:
+        await self._runtime.writer.invalidate([self._cell(key) for key in keys if key is not None])
 
     async def _load_many(self, keys: Sequence[Any]) -> dict[Any, V]:
-        """What pends or is frozen, else what the database has.
+        return found_only(await self._exact.read(keys))
 
-        In this order: a batch is acknowledged only after the database has it, so what is in neither is in the database.
-        """
-        records = await self._buffer.find(keys)
-        values = {key: self._records.value(record) for key, record in records.items()}
-        rest = [key for key in keys if key not in values]
-        if rest and self._source is not None:
-            values.update(await self._source.load_many(rest))
-        return found_only(values)
+    async def _load_exact(self, keys: Sequence[Any], ids: Sequence[UUID]) -> tuple[Mapping[Any, V], frozenset[UUID]]:
+        if self._exact_source is not None:
+            return await self._exact_source.load_exact(keys, ids)
+        assert self._source is not None  # noqa: S101 - it is not called without one
+        return await self._source.load_many(keys), frozenset()
 
 
 class _Opened:

@@ -6,34 +6,86 @@ Per partition, under one hash tag:
     batch    hash  the same, of the writes that are being flushed; frozen until the database has them
     meta     hash  batch: id of the frozen batch; acks: how many were acknowledged; dirty: since when something pends
 
-A write sets its record and the readable cell in one script, so a reader sees either neither or both; and it takes any
-reader's lease away, so that no older row can be filled in after it.
+    seen     string  one for each writing process: its last call and the verdicts (see `lanes`)
+    setup    hash    once for a strategy: how many partitions it has, and a mark that is gone if Redis lost its data
+
+A write merges into its record and sets or empties the readable cell in one script, so a reader sees either neither or
+both; and it takes any reader's lease away, so that no older row can be filled in after it.
 """
 
 from __future__ import annotations
 
+import enum
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID, uuid4
 
 from asynccache.entry import NewValue
+from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.stores.scripts import Argument, Script, load_script
+from asynccache.stores.scripts import Argument, Call, Script, load_script
+from asynccache.write_behind.lanes import Lanes, Send, Target
+from asynccache.write_behind.records import Op
 
-__all__ = ["Buffer", "Frozen", "PartitionStatus", "ScriptRunner"]
+__all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "ScriptRunner", "Written"]
 
 # Read with the module: not on the event loop.
-_WRITE, _FIND, _FREEZE, _ACK, _STATUS = (
-    load_script(name, "asynccache.write_behind", prelude=None) for name in ("write", "find", "freeze", "ack", "status")
+_WRITE, _FIND, _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET = (
+    load_script(name, "asynccache.write_behind", prelude=None)
+    for name in ("write", "find", "freeze", "ack", "status", "lookup", "setup", "forget")
 )
+# Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
+_MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
 _FIND_CHUNK: Final = 1000
+
+
+class Outcome(enum.Enum):
+    """What became of one operation."""
+
+    ACCEPTED = "accepted"
+    FULL = "full"
+    """`max_pending` keys pend in its partition, and it is of another one: nothing was written."""
+    OUT_OF_RANGE = "out of range"
+    """A number would have left the range in which it can be buffered exactly: nothing was written."""
+
+
+_VERDICTS: Final = {ord("1"): Outcome.ACCEPTED, ord("0"): Outcome.FULL, ord("r"): Outcome.OUT_OF_RANGE}
+
+
+class Written(NamedTuple):
+    """What became of one operation, how many keys now pend in its partition, and how many disks or replicas have it."""
+
+    outcome: Outcome
+    pending: int
+    confirmed: int
+
+
+class Buffered(NamedTuple):
+    """What the buffer knows of one key, all at one moment.
+
+    Attributes:
+        pending: its record that is in no batch.
+        frozen: its record in the frozen batch, which the database may have by now.
+        batch: id of its partition's frozen batch.
+        acks: how many batches of the partition were acknowledged. If this or `batch` has changed, a row that was read
+            from the database meanwhile does not belong to these records.
+    """
+
+    pending: bytes | None
+    frozen: bytes | None
+    batch: UUID | None
+    acks: int
 
 
 class ScriptRunner(Protocol):
     """A store that can run scripts of others."""
+
+    async def run_many(self, calls: Sequence[Call]) -> Sequence[Any]:
+        """Runs scripts that are safe to repeat in one pipeline; an answer may be an exception."""
+        ...
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Runs a script that is safe to repeat."""
@@ -56,8 +108,10 @@ class PartitionStatus:
         partition: its number.
         pending: keys with a write that is in no batch.
         in_batch: keys in the frozen batch.
-        age: seconds since the oldest pending write, 0 if there is none.
+        age: the oldest write that waits is at most so many seconds old; 0 if there is none.
         batch: id of the frozen batch.
+        acks: batches that were acknowledged.
+        owner: the worker that flushes the partition; None if nobody claims it.
     """
 
     partition: int
@@ -65,6 +119,8 @@ class PartitionStatus:
     in_batch: int
     age: float
     batch: UUID | None
+    acks: int = 0
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +128,11 @@ class _Partition:
     pending: str
     batch: str
     meta: str
+    owner: str
+
+
+_KEPT_PLACES: Final = 10_000
+"""Keys whose place is remembered: counters are written again and again."""
 
 
 class Buffer:
@@ -83,26 +144,160 @@ class Buffer:
         name: the strategy's name.
         partitions: over how many hash slots the keys are spread.
         max_pending: most keys that may pend in one partition.
+        send: how writes go to Redis; through `store` without one.
     """
 
-    def __init__(self, store: ScriptRunner, space: KeySpace, name: str, *, partitions: int, max_pending: int) -> None:
+    def __init__(
+        self,
+        store: ScriptRunner,
+        space: KeySpace,
+        name: str,
+        *,
+        partitions: int,
+        max_pending: int,
+        send: Send | None = None,
+    ) -> None:
         self._store = store
         self._space = space
         self._name = name
         self._max_pending = max_pending
         self._partitions = [
-            _Partition(*(space.buffer(name, number, part) for part in ("pending", "batch", "meta")))
+            _Partition(*(space.buffer(name, number, part) for part in ("pending", "batch", "meta", "owner")))
             for number in range(partitions)
         ]
+        self._setup = space.buffer(name, 0, "setup")
+        self._mark: str | None = None
+        self._losses = 0
+        writer = Lanes.new_writer()
+        targets = [
+            Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
+            for number, partition in enumerate(self._partitions)
+        ]
+        self._lanes = Lanes(name, _MERGE, targets, max_pending, send or self._send)
+        self._places: dict[type, dict[Any, tuple[int, CellKey]]] = {int: {}, str: {}}
+
+    async def open(self) -> None:
+        """Checks that Redis holds as many partitions as are configured here.
+
+        Raises:
+            ConfigurationError: it holds another number.
+            StoreUnavailable: no answer.
+        """
+        self._lanes.open()
+        await self.check()
+
+    async def aclose(self) -> None:
+        """Answers everybody who writes; what waits in Redis stays there."""
+        await self._lanes.aclose()
+        try:
+            await self._store.run_many([Call(_FORGET, (key,), ()) for key in self._lanes.forgettable()])
+        except StoreUnavailable:  # they expire by themselves
+            return
+
+    async def check(self) -> bool:
+        """Whether Redis still has what it had when it was checked last. If not, acknowledged writes were lost in it.
+
+        Raises:
+            ConfigurationError: another number of partitions is in use.
+            StoreUnavailable: no answer.
+        """
+        reply = await self._store.run(_SETUP, (self._setup,), (len(self._partitions), uuid4().hex))
+        partitions, mark = int(reply[0]), reply[1].decode()
+        if partitions != len(self._partitions):
+            raise ConfigurationError(
+                f"WriteBehind {self._name!r}: partitions={len(self._partitions)}, but Redis holds its writes in"
+                f" {partitions}: set partitions={partitions} here and in every process; or flush all with that number,"
+                f" stop every process, delete the key {self._setup!r}, and start with the new one"
+            )
+        lost = self._mark is not None and mark != self._mark
+        self._mark = mark
+        self._losses += lost
+        return not lost
+
+    @property
+    def losses(self) -> int:
+        """How often Redis was found to have lost its data since this buffer was made."""
+        return self._losses
+
+    @property
+    def waiting(self) -> int:
+        """Operations of this process that were not sent yet."""
+        return self._lanes.waiting
 
     @property
     def partitions(self) -> int:
         """How many partitions there are."""
         return len(self._partitions)
 
+    def keys(self) -> list[str]:
+        """The keys of the buffer in Redis, those apart that remember the calls of a writing process."""
+        once = [self._space.buffer(self._name, 0, part) for part in ("setup", "workers", "confirm")]
+        return once + [key for one in self._partitions for key in (one.pending, one.batch, one.meta, one.owner)]
+
     def cell(self, key: KeyValue) -> CellKey:
         """Where the readable value of a key stands: in the slot of its partition."""
-        return self._space.partition_cell(self._name, self._number(encode_key(key)), key)
+        return self._place(key)[1]
+
+    def _place(self, key: KeyValue) -> tuple[int, CellKey]:
+        known = self._places.get(type(key))
+        if known is not None and (found := known.get(key)) is not None:
+            return found
+        number = self._number(encode_key(key))
+        found = (number, self._space.partition_cell(self._name, number, key))
+        if known is not None:
+            if len(known) >= _KEPT_PLACES:
+                known.clear()
+            known[key] = found
+        return found
+
+    def _placed(self, op: Op) -> tuple[int, Op, str | None]:
+        if op.kind == "A":
+            return self._number(op.field), op, None
+        number, cell = self._place(op.key)
+        return number, op, cell
+
+    async def _send(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
+        return await self._store.run_many(calls), 0
+
+    async def apply(self, ops: Sequence[Op]) -> list[Written]:
+        """Merges operations, those of one key in their order; each for itself, in one call a partition.
+
+        A caller that is cancelled cannot know whether its operations were merged.
+
+        Returns:
+            What became of each, in order.
+
+        Raises:
+            StoreUnavailable: Redis did not acknowledge all of them; each may have been merged or not, but not twice.
+        """
+        answers = await self._lanes.submit([self._placed(op) for op in ops])
+        return [Written(_VERDICTS[verdict], pending, confirmed) for verdict, pending, confirmed in answers]
+
+    async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
+        """What is buffered of each key; those of one partition are seen at one moment (up to 1,000 of them)."""
+        by_partition: dict[int, list[tuple[str, Any]]] = {}
+        for key in keys:
+            by_partition.setdefault(self._place(key)[0], []).append((encode_key(key), key))
+        chunks = [
+            (self._partitions[number], wanted[at : at + _FIND_CHUNK])
+            for number, wanted in by_partition.items()
+            for at in range(0, len(wanted), _FIND_CHUNK)
+        ]
+        calls = [
+            Call(_LOOKUP, (partition.pending, partition.batch, partition.meta), [field for field, _ in chunk])
+            for partition, chunk in chunks
+        ]
+        # One alone may share a call with those of other callers.
+        replies = [await self._store.run(*calls[0])] if len(calls) == 1 else await self._store.run_many(calls)
+        found: dict[Any, Buffered] = {}
+        for (_, chunk), reply in zip(chunks, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise reply
+            batch, acks, pending, frozen = reply
+            id_ = UUID(batch.decode()) if batch else None
+            for (_, key), above, below in zip(chunk, pending, frozen, strict=True):
+                found[key] = Buffered(above or None, below or None, id_, acks)
+        return found
 
     def _number(self, field: str) -> int:
         return zlib.crc32(field.encode()) % len(self._partitions)
@@ -135,11 +330,17 @@ class Buffer:
                 found.update((key, record) for (_, key), record in zip(chunk, records, strict=True) if record)
         return found
 
-    async def freeze(self, number: int, max_batch: int) -> Frozen | None:
-        """The batch to flush next: the frozen one, else a new one; None if nothing pends."""
+    async def freeze(self, number: int, max_batch: int, max_bytes: int = 0) -> Frozen | None:
+        """The batch to flush next: the frozen one, else a new one; None if nothing pends.
+
+        Args:
+            number: the partition.
+            max_batch: most records in a new batch.
+            max_bytes: most bytes of them, unless the first one is larger; 0 for any number.
+        """
         partition = self._partitions[number]
         keys = (partition.pending, partition.batch, partition.meta)
-        reply = await self._store.run(_FREEZE, keys, (max_batch, uuid4().hex))
+        reply = await self._store.run(_FREEZE, keys, (max_batch, uuid4().hex, max_bytes))
         if not reply:
             return None
         return Frozen(UUID(reply[0].decode()), dict(zip(reply[1::2], reply[2::2], strict=True)))
@@ -152,10 +353,11 @@ class Buffer:
     async def status(self, number: int) -> PartitionStatus:
         """How much of one partition waits."""
         partition = self._partitions[number]
-        keys = (partition.pending, partition.batch, partition.meta)
-        pending, in_batch, dirty, now, batch = await self._store.run(_STATUS, keys, ())
-        age = (now - dirty) / 1000 if dirty else 0.0
-        return PartitionStatus(number, pending, in_batch, age, UUID(batch.decode()) if batch else None)
+        keys = (partition.pending, partition.batch, partition.meta, partition.owner)
+        pending, in_batch, oldest, now, batch, acks, owner = await self._store.run(_STATUS, keys, ())
+        age = max(0, now - oldest) / 1000 if oldest else 0.0
+        id_ = UUID(batch.decode()) if batch else None
+        return PartitionStatus(number, pending, in_batch, age, id_, acks, owner.decode() if owner else None)
 
     def __repr__(self) -> str:
         return f"Buffer({self._name!r}, partitions={self.partitions})"

@@ -264,6 +264,9 @@ class Flusher(Generic[V]):
 
     async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
         self._progress.applied(len(batch.writes), applied)
+        if applied.again:
+            # What was refused then, only the worker that did not come back knew: let readers ask for all of it.
+            await self.invalidate([getattr(write, "key", None) for write in batch.writes])
         keys = []
         for rejected in applied.rejected:
             key = getattr(batch.writes[rejected.at], "key", None)

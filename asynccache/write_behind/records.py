@@ -1,25 +1,51 @@
-"""How one buffered write is kept in Redis: what to do, the key value, and the encoded value."""
+"""How buffered writes are kept in Redis.
+
+A record holds all that is to be done to one key:
+
+    base         N only adjusted, P put, R put after a delete, D deleted, A appended
+    head         4 bytes length, then what Lua does not read: key value, fingerprint, compressed, encoded value
+    adjustments  of numeric columns, after the base (see numbers.py)
+
+`lua/merge.lua` merges an operation into the record that pends for its key; `merging.py` says the same in Python.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+from uuid import uuid4
 
 import msgspec
 
 from asynccache.codecs import Codec, Packed, codec_for
-from asynccache.errors import DecodeError
-from asynccache.protocols import Delete, Put, Write
+from asynccache.entry import NewValue
+from asynccache.errors import ConfigurationError, DecodeError
+from asynccache.keys import encode_key
+from asynccache.protocols import Adjust, Adjustment, Append, Delete, Number, Put, Write
+from asynccache.write_behind.numbers import (
+    CEILING,
+    EXACT,
+    FLOAT,
+    FLOOR,
+    amount,
+    column_head,
+    pack_column,
+    pack_number,
+    parse_columns,
+)
+from asynccache.write_behind.rows import Rows
 
-__all__ = ["Records"]
+__all__ = ["Op", "Record", "Records", "parse_record"]
 
 V = TypeVar("V")
 
-_PUT: Final = "put"
-_DELETE: Final = "delete"
+_KEPT_KEYS: Final = 10_000
+"""Keys whose encoding is remembered: counters are written again and again."""
 
 
-class _Record(msgspec.Struct, array_like=True, frozen=True):
-    operation: str
+class _Head(msgspec.Struct, array_like=True, frozen=True):
     key: bytes
     fingerprint: bytes = b""
     compressed: bool = False
@@ -27,46 +53,247 @@ class _Record(msgspec.Struct, array_like=True, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Record).decode
+_decode = msgspec.msgpack.Decoder(_Head).decode
+_SIZE: Final = struct.Struct(">I").pack
+_LIFE: Final = struct.Struct(">QQ").pack
+
+
+class _Key(NamedTuple):
+    """A key's encodings: its field, itself in a head, the head that holds no value, and these as parts of an `Op`."""
+
+    field: str
+    key: bytes
+    head: bytes
+    part: bytes
+    parts: bytes
+
+    @classmethod
+    def of(cls, field: str, key: bytes) -> _Key:
+        head, part = _encode(_Head(key)), _part(field.encode())
+        return cls(field, key, head, part, part + _part(head))
+
+
+def _part(raw: bytes) -> bytes:
+    return _SIZE(len(raw)) + raw
+
+
+class Op(NamedTuple):
+    """One operation, encoded: nothing can fail any more on the way into the buffer.
+
+    Attributes:
+        key: the key value; None for an append, which has no readable cell.
+        field: names the record in its partition.
+        kind: P put, D delete, I adjusted, A appended.
+        head: of its record.
+        adjustments: of its record.
+        raw: all of that, and the readable value, as `lua/merge.lua` takes it.
+    """
+
+    key: Any
+    field: str
+    kind: str
+    head: bytes
+    adjustments: bytes
+    raw: bytes
+
+    def record(self) -> bytes:
+        """What it becomes where nothing pends for its key."""
+        base = b"N" if self.kind == "I" else self.kind.encode()
+        return _packed(base, self.head) + self.adjustments
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record, taken apart: base, head, and kind and adjustment by column."""
+
+    base: bytes
+    head: bytes
+    columns: Mapping[str, tuple[bytes, Adjustment]]
+
+    def pack(self) -> bytes:
+        """The record again."""
+        columns = b"".join(pack_column(name, kind, adjustment) for name, (kind, adjustment) in self.columns.items())
+        return _packed(self.base, self.head) + columns
+
+
+def parse_record(raw: bytes) -> Record:
+    """Takes a record apart.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    base, size = raw[:1], int.from_bytes(raw[1:5], "big")
+    if base not in {b"N", b"P", b"R", b"D", b"A"} or len(raw) < 5 + size:
+        raise DecodeError(f"a buffered write of the unknown kind {base!r}: it is damaged, or a newer version's")
+    return Record(base, raw[5 : 5 + size], parse_columns(raw, 5 + size))
+
+
+def _packed(base: bytes, head: bytes) -> bytes:
+    return base + len(head).to_bytes(4, "big") + head
 
 
 class Records(Generic[V]):
-    """Writes records of one strategy and reads them back."""
+    """Encodes the operations of one strategy, and reads records back.
 
-    def __init__(self, codec: Codec[V]) -> None:
+    Args:
+        codec: of the values.
+        rows: knows the numeric columns and the defaults; without it nothing can be adjusted but rows of a model whose
+            fields all have defaults.
+    """
+
+    def __init__(self, codec: Codec[V], rows: Rows[V] | None = None) -> None:
         self._codec = codec
+        self._rows: Rows[V] = Rows(codec.type) if rows is None else rows
         # Key values need no model, but their type must survive: 1 is not "1".
         self._keys: Codec[Any] = codec_for(Any)
+        self._columns: dict[tuple[str, int], tuple[type, bytes, bytes]] = {}
+        self._known: dict[type, dict[Any, _Key]] = {int: {}, str: {}}
 
     def put(self, key: Any, packed: Packed) -> bytes:
         """The record of a put."""
-        return _encode(
-            _Record(_PUT, self._keys.pack(key).payload, self._codec.fingerprint, packed.compressed, packed.payload)
-        )
+        return _packed(b"P", self._value_head(self._key(key).key, packed))
 
     def delete(self, key: Any) -> bytes:
         """The record of a delete."""
-        return _encode(_Record(_DELETE, self._keys.pack(key).payload))
+        return _packed(b"D", self._key(key).head)
+
+    def put_op(self, key: Any, packed: Packed, readable: NewValue | None) -> Op:
+        """Replaces the row; `readable` goes into the cell, which is emptied without."""
+        known = self._key(key)
+        head = self._value_head(known.key, packed)
+        if readable is None:
+            raw = b"Q%b%b" % (known.part, _part(head))
+        else:
+            cell, life = _part(readable.head()) + _part(readable.rest()), _LIFE(readable.fresh_ms, readable.dead_ms)
+            raw = b"P%b%b%b%b" % (known.part, _part(head), cell, life)
+        return Op(key, known.field, "P", head, b"", raw)
+
+    def delete_op(self, key: Any) -> Op:
+        """Removes the row."""
+        known = self._key(key)
+        return Op(key, known.field, "D", known.head, b"", b"D" + known.parts)
+
+    def append_op(self, packed: Packed) -> Op:
+        """Adds a row that has no key yet."""
+        field, head = uuid4().hex, self._value_head(self._key(None).key, packed)
+        return Op(None, field, "A", head, b"", b"A%b%b" % (_part(field.encode()), _part(head)))
+
+    def increment_op(self, key: Any, columns: Mapping[str, Number]) -> Op:
+        """Adds to columns.
+
+        Raises:
+            ConfigurationError: no such column, not a number of its type, or more than can be buffered exactly.
+        """
+        return self._adjust_op(key, columns, 0)
+
+    def maximum_op(self, key: Any, columns: Mapping[str, Number]) -> Op:
+        """Raises columns to at least these numbers. Errors as for `increment_op`."""
+        return self._adjust_op(key, columns, FLOOR)
+
+    def minimum_op(self, key: Any, columns: Mapping[str, Number]) -> Op:
+        """Lowers columns to at most these numbers. Errors as for `increment_op`."""
+        return self._adjust_op(key, columns, CEILING)
+
+    def _adjust_op(self, key: Any, columns: Mapping[str, Number], flags: int) -> Op:
+        if not columns:
+            raise ConfigurationError("no column is named: write such as increment(key, points=1)")
+        known = self._key(key)
+        packed = b""
+        for column, value in columns.items():
+            known_column = self._columns.get((column, flags))
+            if known_column is None:
+                known_column = self._column(column, flags, key)
+            type_, kind, before = known_column
+            packed += before + pack_number(kind, amount(column, value, type_))
+        raw = b"I%b%b%b" % (known.parts, _SIZE(len(packed)), packed)
+        return Op(key, known.field, "I", known.head, packed, raw)
+
+    def _column(self, column: str, flags: int, key: Any) -> tuple[type, bytes, bytes]:
+        """Type and kind of a column, and what stands before its number: with bounds, nothing is added."""
+        type_ = self._rows.number(column, key)
+        kind = FLOAT if type_ is float else EXACT
+        before = column_head(column, kind, flags) + (pack_number(kind, 0) if flags else b"")
+        self._columns[column, flags] = found = (type_, kind, before)
+        return found
+
+    def _key(self, key: Any) -> _Key:
+        known = self._known.get(type(key))
+        if known is not None and (found := known.get(key)) is not None:
+            return found
+        found = _Key.of(encode_key(key), self._keys.pack(key).payload)
+        if known is not None:
+            if len(known) >= _KEPT_KEYS:
+                known.clear()
+            known[key] = found
+        return found
+
+    def _value_head(self, key: bytes, packed: Packed) -> bytes:
+        # Not `Packed.compressed` of the key: keys are too short.
+        return _encode(_Head(key, self._codec.fingerprint, packed.compressed, packed.payload))
 
     def write(self, record: bytes) -> Write[V]:
-        """What a record asks for.
+        """What a record asks the database for.
 
         Raises:
             DecodeError: it is not a record that this version of the model can read.
         """
-        try:
-            read = _decode(record)
-        except msgspec.MsgspecError as error:
-            raise DecodeError(f"not a buffered write: {error}") from error
-        key = self._keys.unpack(read.key, False)
-        if read.operation == _DELETE:
+        base, key, head, columns = self._read(record)
+        if base == b"A":
+            return Append(self._value(head))
+        if base == b"N":
+            default = self._default(key)
+            row = self._rows.adjusted(default, key, columns)
+            return Adjust(key, columns, row, self._rows.numbers(key, columns))
+        value = self._based(base, key, head, columns)
+        if value is None:
             return Delete(key)
-        if read.operation != _PUT:
-            raise DecodeError(f"a buffered write of the unknown kind {read.operation!r}: it is a newer version's")
-        # Not refused for another fingerprint: an acknowledged write is worth an attempt with the newer model.
-        return Put(key, self._codec.unpack(read.payload, read.compressed))
+        return Put(key, value, anew=base != b"P")
+
+    def needs_below(self, record: bytes | None) -> bool:
+        """Whether what a reader sees depends on what is below the record: the frozen batch, or the database."""
+        return record is None or record[:1] == b"N"
+
+    def fold(self, below: V | None, record: bytes | None) -> V | None:
+        """What a reader sees: the record on top of what is below it.
+
+        Raises:
+            DecodeError: it is not a record that this version of the model can read.
+        """
+        if record is None:
+            return below
+        base, key, head, columns = self._read(record)
+        if base == b"N":
+            return self._rows.adjusted(self._default(key) if below is None else below, key, columns)
+        return self._based(base, key, head, columns)
 
     def value(self, record: bytes) -> V | None:
-        """The value that a reader sees; None for a delete."""
-        write = self.write(record)
-        return write.value if isinstance(write, Put) else None
+        """The value that a reader sees, of a record that needs nothing below; None for a delete."""
+        return self.fold(None, record)
+
+    def _based(self, base: bytes, key: Any, head: _Head, columns: Mapping[str, Adjustment]) -> V | None:
+        if base != b"D":
+            value = self._value(head)
+        elif columns:
+            value = self._default(key)
+        else:
+            return None
+        return self._rows.adjusted(value, key, columns) if columns else value
+
+    def _value(self, head: _Head) -> V:
+        # Not refused for another fingerprint: an acknowledged write is worth an attempt with the newer model.
+        return self._codec.unpack(head.payload, head.compressed)
+
+    def _default(self, key: Any) -> V:
+        try:
+            return self._rows.default(key)
+        except ConfigurationError as error:
+            raise DecodeError(f"a buffered adjustment of a row that does not exist: {error}") from error
+
+    def _read(self, record: bytes) -> tuple[bytes, Any, _Head, dict[str, Adjustment]]:
+        parsed = parse_record(record)
+        try:
+            head = _decode(parsed.head)
+        except msgspec.MsgspecError as error:
+            raise DecodeError(f"not a buffered write: {error}") from error
+        key = self._keys.unpack(head.key, False)
+        return parsed.base, key, head, {name: adjustment for name, (_, adjustment) in parsed.columns.items()}

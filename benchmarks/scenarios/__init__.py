@@ -12,6 +12,7 @@ from benchmarks.scenarios import (
     redis_hit,
     redis_hit_alone,
     stampede,
+    write_behind,
 )
 
 SCENARIOS: list[ModuleType] = [
@@ -20,6 +21,7 @@ SCENARIOS: list[ModuleType] = [
     redis_hit_alone,
     cold_keys,
     stampede,
+    write_behind,
     coherence,
     foreign_writes,
     hit_ratio,

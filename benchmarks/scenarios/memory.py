@@ -15,7 +15,7 @@ USES_LOOP = False
 _GENERATIONS = ("bench#g",)
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * resource.getpagesize()
@@ -46,9 +46,9 @@ async def run(context: Context) -> Finding:
     assert len(entries) == count
     entries.clear()
     gc.collect()
-    began = _resident()
+    began = resident_bytes()
     entries = _fill(count)
-    resident = (_resident() - began) / count - apart
+    resident = (resident_bytes() - began) / count - apart
     finding = Finding(
         NAME, "Local tier: bytes an entry, key and value apart", "bytes", [Series("asynccache", [traced])]
     )

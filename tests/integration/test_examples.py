@@ -90,7 +90,8 @@ async def test_the_fastapi_example_serves_reads_writes_and_counts(
             assert (await client.get("/products/1")).json()["cents"] == 300
             assert (await client.delete("/products/1")).status_code == 204
             assert (await client.get("/products/1")).status_code == 404
-            assert (await client.get("/health")).json() == {"ok": True, "services": {"flusher:views": "running"}}
+            services = {"buffer:views": "running", "flusher:views": "running"}
+            assert (await client.get("/health")).json() == {"ok": True, "services": services}
     finally:
         server.terminate()
         rest = await server.stderr.read()

@@ -225,7 +225,7 @@ async def test_batches_are_bounded_and_a_batch_is_applied_once(
     make_cache: MakeCache, pool: Pool, users_table: Table
 ) -> None:
     cache = await make_cache(background=False)
-    users = WriteBehind(cache, "user", sink=users_table, max_batch=10)
+    users = WriteBehind(cache, "user", sink=users_table, max_batch=10, partitions=1)
     await users.put_many({key: User(key, f"new {key}") for key in range(1, 36)})
     await users.flush()
     assert users.flushed.batches == 4
@@ -236,7 +236,8 @@ async def test_batches_are_bounded_and_a_batch_is_applied_once(
 async def test_a_full_buffer_refuses_new_keys_and_loses_none(
     make_cache: MakeCache, pool: Pool, users_table: Table
 ) -> None:
-    users = WriteBehind(await make_cache(background=False), "user", sink=users_table, max_pending=2)
+    cache = await make_cache(background=False)
+    users = WriteBehind(cache, "user", sink=users_table, max_pending=2, partitions=1, on_full="raise")
     await users.put(1, User(1, "a"))
     await users.put(2, User(2, "b"))
     with pytest.raises(BufferFull, match="max_pending"):

@@ -57,7 +57,7 @@ class StampedeResult:
 
 @dataclass(frozen=True, slots=True)
 class CrashResult:
-    """The worker was killed while it flushed acknowledged writes."""
+    """Two of three workers were killed while they flushed acknowledged writes."""
 
     acknowledged: int
     in_database_at_kill: int
@@ -128,9 +128,9 @@ def print_report(report: DemoReport, console: Console) -> None:
     if report.crash is not None:
         crash = report.crash
         console.print(
-            f"{_mark(crash.held)} Crash: {crash.acknowledged:,} write-behind writes acknowledged; the worker was killed"
-            f" (kill -9) with {crash.in_database_at_kill:,} in Postgres, and a new one started: {crash.lost} lost,"
-            f" {crash.wrong} wrong.",
+            f"{_mark(crash.held)} Crash: {crash.acknowledged:,} write-behind writes acknowledged; two of three workers"
+            f" were killed (kill -9) with {crash.in_database_at_kill:,} in Postgres, and new ones started:"
+            f" {crash.lost} lost, {crash.wrong} wrong.",
             highlight=False,
         )
 

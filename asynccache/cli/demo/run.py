@@ -21,6 +21,9 @@ from asynccache.cli.demo.scenes import crash, stampede
 from asynccache.cli.demo.workload import NAMES, Statements, Workload, strategies
 from asynccache.errors import DatabaseUnavailable
 from asynccache.keys import KeySpace
+from asynccache.stores.redis import RedisStore
+from asynccache.strategies.write_behind import PARTITIONS
+from asynccache.write_behind.buffer import Buffer
 
 __all__ = ["DemoOptions", "run_demo"]
 
@@ -180,8 +183,8 @@ async def _forget(redis_url: str, namespace: str, options: DemoOptions) -> None:
     space = KeySpace((namespace,))
     keys = [*space.own_generations(), str(space.cell("", "hot"))]
     for name in ("behind", "crash"):
-        keys += [space.buffer(name, 0, part) for part in ("pending", "batch", "meta")]
-        keys += [space.partition_cell(name, 0, key) for key in range(max(options.rows, options.writes) + 1)]
+        buffer = Buffer(RedisStore(redis_url), space, name, partitions=PARTITIONS, max_pending=1)
+        keys += [*buffer.keys(), *(buffer.cell(key) for key in range(max(options.rows, options.writes) + 1))]
     for name in ("aside", "read", "write"):
         keys += [space.cell(name, key) for key in range(1, options.rows + 1)]
     client = Redis.from_url(redis_url)

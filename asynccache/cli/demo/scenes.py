@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -20,6 +20,8 @@ from asynccache.strategies.write_behind import WriteBehind
 from asynccache.supervision import gather
 
 __all__ = ["crash", "stampede"]
+
+_WORKERS: Final = 3
 
 
 class Worker:
@@ -110,7 +112,7 @@ async def crash(
     writes: int,
     step: Callable[[int], None],
 ) -> CrashResult:
-    """Writes behind, kills the worker that flushes half way, starts another, and compares."""
+    """Writes behind, with three workers that flush; kills two of them half way, starts others, and compares."""
     began = SYSTEM_CLOCK.monotonic()
     table = PostgresTable(pool, f"{schema}.crash_items", key="id", model=Item)
     acknowledged: dict[int, int] = {}
@@ -118,9 +120,9 @@ async def crash(
     count = f'SELECT count(*) FROM "{schema}".crash_items'  # noqa: S608 - our own name
     async with Cache(redis_url, namespace=namespace, ttl=300, background=False) as cache:
         items = WriteBehind(cache, "crash", sink=table)
-        worker = await Worker.start(*arguments)
+        workers = await gather(Worker.start(*arguments) for _ in range(_WORKERS))
         try:
-            await worker.hear()
+            await gather(worker.hear() for worker in workers)
             keys = iter(range(writes))
             half_way = asyncio.Event()
 
@@ -134,22 +136,21 @@ async def crash(
                         step(500)
 
             async def killer() -> int:
-                nonlocal worker
                 await half_way.wait()
-                await worker.end(signal.SIGKILL)
+                await gather(worker.end(signal.SIGKILL) for worker in workers[1:])
                 at_kill: int = await pool.fetchval(count)
-                worker = await Worker.start(*arguments)
+                workers[1:] = await gather(Worker.start(*arguments) for _ in workers[1:])
                 return at_kill
 
             async with asyncio.TaskGroup() as group:
                 killing = group.create_task(killer())
                 for _ in range(64):
                     group.create_task(writer())
-            await worker.hear()
+            await gather(worker.hear() for worker in workers[1:])
             while any(status.pending or status.in_batch for status in await items.pending()):  # noqa: ASYNC110 - Redis
                 await asyncio.sleep(0.05)
         finally:
-            await worker.end()
+            await gather(worker.end() for worker in workers)
     rows = await pool.fetch(f'SELECT id, cents FROM "{schema}".crash_items')  # noqa: S608 - our own name
     stored = {row["id"]: row["cents"] for row in rows}
     lost = sum(key not in stored for key in acknowledged)

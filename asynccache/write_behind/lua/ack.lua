@@ -4,6 +4,6 @@
 -- reply 1 | 0 if it was another one, or none
 if redis.call('HGET', KEYS[2], 'batch') ~= ARGV[1] then return 0 end
 redis.call('UNLINK', KEYS[1])
-redis.call('HDEL', KEYS[2], 'batch')
+redis.call('HDEL', KEYS[2], 'batch', 'frozen')
 redis.call('HINCRBY', KEYS[2], 'acks', 1)
 return 1

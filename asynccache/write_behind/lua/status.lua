@@ -1,7 +1,18 @@
 -- How much waits to be flushed.
--- KEYS  pending, batch, meta
--- reply { pending, in the batch, dirty since (server milliseconds, 0: not), now, id of the batch or false }
+-- KEYS  pending, batch, meta, owner
+-- reply { pending, in the batch, oldest since (server milliseconds, 0: nothing waits), now, id of the batch or false,
+--         acks, owner or false }
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local dirty = tonumber(redis.call('HGET', KEYS[3], 'dirty') or 0)
-return { redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[2]), dirty, now, redis.call('HGET', KEYS[3], 'batch') }
+local meta = redis.call('HMGET', KEYS[3], 'dirty', 'frozen', 'batch', 'acks')
+local dirty, frozen = tonumber(meta[1] or 0), tonumber(meta[2] or 0)
+local oldest = (meta[3] and frozen > 0) and frozen or dirty
+return {
+  redis.call('HLEN', KEYS[1]),
+  redis.call('HLEN', KEYS[2]),
+  oldest,
+  now,
+  meta[3],
+  tonumber(meta[4] or 0),
+  redis.call('GET', KEYS[4]),
+}

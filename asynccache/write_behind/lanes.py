@@ -1,0 +1,262 @@
+"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one script call for each partition.
+
+Invariant: each operation that was acknowledged was merged exactly once, and one without an answer at most once.
+
+Every call carries this writer's id and a number that only grows, and the script remembers the last one with its reply.
+So a call whose outcome is unknown is sent again, with the same number, until an answer comes or the tries are used up;
+and a call that was given up and arrives late, after its successor, does nothing. That needs one call in flight at a
+time: were there two, the later might arrive first and void the earlier. What comes meanwhile makes the next pipeline.
+
+A caller that is cancelled takes its operation back if it was not sent yet; else it is merged or not, as after any
+call without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from asynccache.errors import StoreUnavailable
+from asynccache.stores.scripts import Call, Script
+from asynccache.supervision import TaskOwner, backoff, copy_error
+from asynccache.tokens import new_token
+from asynccache.write_behind.records import Op
+
+__all__ = ["Answer", "Lanes", "Send", "Target"]
+
+_MAX_OPS: Final = 1000
+"""In one pipeline: a script holds up everybody else on the server."""
+_MAX_BYTES: Final = 8 * 1024 * 1024
+_TRIES: Final = 3
+_SEEN_MS: Final = 3_600_000
+_CLOSING: Final = 5.0
+
+Send: TypeAlias = Callable[[Sequence[Call]], Awaitable[tuple[Sequence[Any], int]]]
+"""Runs the calls in one pipeline; returns the replies, and how many others confirmed them (disks, replicas)."""
+
+
+class Target(NamedTuple):
+    """The keys of one partition that a write changes."""
+
+    pending: str
+    meta: str
+    seen: str
+
+
+class Answer(NamedTuple):
+    """What became of one operation.
+
+    Attributes:
+        verdict: 49 ("1") accepted, 48 ("0") the buffer is full, 114 ("r") a number left its range.
+        pending: keys that pend in the partition now.
+        confirmed: how many disks or replicas confirmed it.
+    """
+
+    verdict: int
+    pending: int
+    confirmed: int
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    future: asyncio.Future[list[Answer]]
+    answers: list[Any]
+    left: int
+
+
+_Item: TypeAlias = "tuple[int, Op, str | None, _Request, int]"
+
+
+class Lanes:
+    """The way of one strategy's operations into its partitions.
+
+    Args:
+        name: for the tasks and the repr.
+        script: merges.
+        targets: the keys of each partition.
+        max_pending: most keys that may pend in one partition.
+        send: runs the calls.
+        tries: how often a call without an answer is sent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        script: Script,
+        targets: Sequence[Target],
+        max_pending: int,
+        send: Send,
+        *,
+        tries: int = _TRIES,
+    ) -> None:
+        self._name = name
+        self._script = script
+        self._targets = targets
+        self._max_pending = max_pending
+        self._send = send
+        self._tries = tries
+        self._seq = 0
+        self._queue: deque[_Item] = deque()
+        self._owner = TaskOwner(f"{name}-writes")
+        self._pumping = False
+        self._closed = False
+        self._used: set[str] = set()
+        self._given_up = False
+
+    @staticmethod
+    def new_writer() -> str:
+        """An id that no other writer has."""
+        return new_token().hex()
+
+    @property
+    def waiting(self) -> int:
+        """Operations that were not sent yet."""
+        return len(self._queue)
+
+    def forgettable(self) -> list[str]:
+        """The keys that remember this writer's calls, once more: nobody needs them after `aclose`, unless a call was
+        given up, which may arrive yet."""
+        used = [] if self._given_up else sorted(self._used)
+        self._used.clear()
+        return used
+
+    def open(self) -> None:
+        """Lets operations in, again after `aclose`."""
+        self._closed = False
+
+    def submit(self, ops: Sequence[tuple[int, Op, str | None]]) -> asyncio.Future[list[Answer]]:
+        """Queues operations, each with its partition and its cell; the future has an answer for each, in order.
+
+        Its error is `StoreUnavailable`: no answer, or a refusal; some may have been merged.
+        """
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(StoreUnavailable(f"{self._name}: the buffer is closed"))
+            return future
+        request = _Request(future, [None] * len(ops), len(ops))
+        queue = self._queue
+        for at, (number, op, cell) in enumerate(ops):
+            queue.append((number, op, cell, request, at))
+        if not self._pumping and ops:
+            self._pumping = True
+            # It begins with the next turn of the loop: the other callers of this one are yet to come.
+            self._owner.start(self._pump()).add_done_callback(self._ended)
+        elif not ops:
+            future.set_result([])
+        return future
+
+    async def aclose(self) -> None:
+        """Refuses what comes, and answers everybody: what was queued is still sent, within a bounded time."""
+        self._closed = True
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self._owner.join()
+        except TimeoutError:
+            pass
+        finally:
+            await self._owner.aclose()
+            self._fail(self._queue, StoreUnavailable(f"{self._name}: closed before it was written"))
+            self._queue.clear()
+
+    async def _pump(self) -> None:
+        while self._queue:
+            items = self._take()
+            if items:
+                try:
+                    await self._write(items)
+                except StoreUnavailable as error:
+                    self._given_up = True
+                    # Those who waited meanwhile would wait for one timeout after the other.
+                    self._fail(items, error)
+                    self._fail(self._queue, error)
+                    self._queue.clear()
+                except BaseException as error:
+                    self._given_up = True
+                    reason = error if isinstance(error, Exception) else StoreUnavailable(f"{self._name}: closed")
+                    self._fail(items, reason)
+                    raise
+            await asyncio.sleep(0)  # so that those who were answered can be in the next pipeline
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._pumping = False
+        if self._queue:
+            if self._closed or task.cancelled():
+                self._fail(self._queue, StoreUnavailable(f"{self._name}: closed before it was written"))
+                self._queue.clear()
+            else:  # somebody came after its last look, or it failed and was reported
+                self._pumping = True
+                self._owner.start(self._pump()).add_done_callback(self._ended)
+
+    def _take(self) -> list[_Item]:
+        items: list[_Item] = []
+        size = 0
+        queue = self._queue
+        while queue and len(items) < _MAX_OPS and size < _MAX_BYTES:
+            item = queue.popleft()
+            if not item[3].future.done():  # its caller was cancelled
+                items.append(item)
+                size += len(item[1].raw)
+        return items
+
+    async def _write(self, items: Sequence[_Item]) -> None:
+        parts: dict[int, list[_Item]] = {}
+        for item in items:
+            number = item[0]
+            if number in parts:
+                parts[number].append(item)
+            else:
+                parts[number] = [item]
+        self._seq += 1
+        calls = [self._call(number, part) for number, part in parts.items()]
+        replies, confirmed = await self._sent(calls)
+        for part, reply in zip(parts.values(), replies, strict=True):
+            if isinstance(reply, Exception):
+                self._fail(part, reply)
+                continue
+            verdicts, pending = reply
+            if len(verdicts) != len(part):
+                self._fail(
+                    part, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
+                )
+                continue
+            for (_, _, _, request, at), verdict in zip(part, verdicts, strict=True):
+                request.answers[at] = Answer(verdict, pending, confirmed)
+                request.left -= 1
+                if not request.left and not request.future.done():
+                    request.future.set_result(request.answers)
+
+    def _call(self, number: int, part: Sequence[_Item]) -> Call:
+        target = self._targets[number]
+        self._used.add(target.seen)
+        keys: list[str] = [target.pending, target.meta, target.seen]
+        ops: list[bytes] = []
+        for _, op, cell, _, _ in part:
+            if cell is not None:
+                keys.append(cell)
+            ops.append(op.raw)
+        return Call(self._script, keys, (self._seq, self._max_pending, _SEEN_MS, b"".join(ops)))
+
+    async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
+        attempt = 1
+        while True:
+            try:
+                return await self._send(calls)
+            except StoreUnavailable as error:
+                # Without a cause nothing was sent: the circuit is open, or the store closed.
+                if attempt >= self._tries or error.__cause__ is None:
+                    raise
+            await asyncio.sleep(backoff(attempt, 0.02, 0.2))
+            attempt += 1
+
+    @staticmethod
+    def _fail(items: Sequence[_Item] | deque[_Item], error: Exception) -> None:
+        for item in items:
+            future = item[3].future
+            if not future.done():
+                future.set_exception(copy_error(error))
+
+    def __repr__(self) -> str:
+        return f"Lanes({self._name!r}, waiting={len(self._queue)})"

@@ -1,0 +1,188 @@
+"""Write-behind: puts and increments beside direct SQL, and the flush of a full buffer beside bare unnest batches."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from redis.asyncio import Redis
+
+from asynccache import Cache, StoreUnavailable, WriteBehind
+from asynccache.codecs import codec_for
+from asynccache.postgres import PostgresTable
+from asynccache.stores.scripts import Call
+from asynccache.strategies.write_behind import PARTITIONS
+from asynccache.write_behind.buffer import Buffer
+from asynccache.write_behind.records import Records
+from asynccache.write_behind.rows import Rows
+from benchmarks.model import Context, Finding, Series, Target
+from benchmarks.scenarios.memory import resident_bytes
+from benchmarks.timing import race
+
+NAME = "write-behind"
+_CALLERS = 64
+_HOT = 1000
+_BATCH = 5000
+_UPSERT = "INSERT INTO bench_scores VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET points = EXCLUDED.points"
+_UNNEST = (
+    "INSERT INTO bench_scores SELECT * FROM unnest($1::bigint[], $2::bigint[])"
+    " ON CONFLICT (id) DO UPDATE SET points = EXCLUDED.points"
+)
+
+
+@dataclass(slots=True)
+class Score:
+    """A row of `bench_scores`."""
+
+    id: int
+    points: int = 0
+
+
+async def run(context: Context) -> Finding:
+    pool = await context.stack.enter_async_context(asyncpg.create_pool(context.database_url, min_size=10, max_size=10))
+    await pool.execute("DROP TABLE IF EXISTS bench_scores, asynccache_batch, asynccache_dead_letter")
+    await pool.execute("CREATE TABLE bench_scores (id bigint PRIMARY KEY, points bigint NOT NULL)")
+    cache = Cache(context.redis_url, namespace=f"bench-behind-{time.time_ns()}", ttl=60, background=False)
+    await context.stack.enter_async_context(cache)
+    table = PostgresTable(pool, "bench_scores", key="id", model=Score)
+    scores = WriteBehind(cache, "score", sink=table, max_batch=_BATCH, max_pending=10_000_000)
+    await scores.put(0, Score(0))
+
+    finding = Finding(NAME, f"Write-behind, {_CALLERS} callers", "operations/s", [])
+    puts = await race(
+        context,
+        {
+            "asynccache put": lambda at: scores.put(at, Score(at, at)),
+            "direct upsert, one connection": await _alone(pool, context),
+            "direct upsert, a pool of 10": lambda at: pool.execute(_UPSERT, at, at),
+        },
+        callers=_CALLERS,
+    )
+    await scores.flush()
+    increments = await race(
+        context, {"asynccache increment": lambda at: scores.increment(at % _HOT, points=1)}, callers=_CALLERS
+    )
+    bare_script = await _bare(context, cache)
+    increments.append(Series("bare batched script", [await bare_script(context.window) for _ in range(context.rounds)]))
+    await scores.flush()
+    flushes, updates, grown = await _flush(context, scores, pool)
+    finding.series = [*puts, *increments, *flushes]
+    others = {series.name: series for series in finding.series}
+    bare = others["bare batched script"].median
+    for ours, target in (
+        (puts[0], Target("put: at least 15 x one connection", at_least=15, against="direct upsert, one connection")),
+        (puts[0], Target("put: at least 4 x a pool of 10", at_least=4, against="direct upsert, a pool of 10")),
+        (
+            increments[0],
+            Target("increment: at least 50,000/s", at_least=50_000)
+            if bare >= 100_000
+            else Target("increment: at least 0.5 x the bare script", at_least=0.5, against="bare batched script"),
+        ),
+        (flushes[0], Target("flush: at least 0.6 x bare unnest", at_least=0.6, against="bare unnest batches")),
+    ):
+        verdict = target.judge(ours, others)
+        if verdict is not None:
+            finding.targets.append((target.text, *verdict))
+    finding.targets.append(
+        (
+            f"rows updated for {updates[0]:,} increments of {_HOT:,} keys: at most 5,000",
+            float(updates[1]),
+            updates[1] <= 5000,
+        )
+    )
+    finding.targets.append(("flush: at most 150 MiB above idle", grown, grown <= 150))
+    await pool.execute("DROP TABLE bench_scores, asynccache_batch")
+    return finding
+
+
+async def _alone(pool: Any, context: Context) -> Any:
+    connection = await context.stack.enter_async_context(pool.acquire())
+    turn = asyncio.Lock()
+
+    async def upsert(at: int) -> None:
+        async with turn:  # one statement at a time is what a connection does
+            await connection.execute(_UPSERT, at, at)
+
+    return upsert
+
+
+async def _bare(context: Context, cache: Cache) -> Callable[[float], Awaitable[float]]:
+    """Increments per second of the script alone: the calls that a tick of all callers makes, again and again."""
+    client = await context.stack.enter_async_context(Redis.from_url(context.redis_url))
+    records: Records[Score] = Records(codec_for(Score), Rows(Score, key=("id",)))
+    captured: list[Call] = []
+
+    async def capture(calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
+        captured.extend(calls)
+        return [(b"1" * 1000, 1) for _ in calls], 0
+
+    store: Any = cache.runtime.store
+    buffer = Buffer(store, cache.runtime.space, "bare", partitions=PARTITIONS, max_pending=10_000, send=capture)
+    await buffer.open()
+    ticks = []
+    for begin in range(0, _HOT - _CALLERS, _CALLERS):
+        with suppress(StoreUnavailable):  # verdicts that it has not asked for
+            await buffer.apply([records.increment_op(at, {"points": 1}) for at in range(begin, begin + _CALLERS)])
+        ticks.append(list(captured))
+        captured.clear()
+    sha = await client.script_load(ticks[0][0].script.source)
+    sequence = 0
+
+    async def bare(seconds: float) -> float:
+        nonlocal sequence
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() < began + seconds:
+            sequence += 1
+            pipeline = client.pipeline(transaction=False)
+            for call in ticks[sequence % len(ticks)]:
+                pipeline.evalsha(sha, len(call.keys), *call.keys, sequence, *call.args[1:])
+            await pipeline.execute()
+            done += _CALLERS
+        return done / (time.perf_counter() - began)
+
+    return bare
+
+
+async def _flush(
+    context: Context, scores: WriteBehind[Score], pool: Any
+) -> tuple[list[Series], tuple[int, int], float]:
+    count = 100_000 if context.quick else 1_000_000
+    await pool.execute("TRUNCATE bench_scores")
+    for begin in range(0, count, 10_000):
+        await scores.put_many({at: Score(at, at) for at in range(begin, begin + 10_000)})
+    idle = resident_bytes()
+    peak = idle
+
+    async def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, resident_bytes())
+            await asyncio.sleep(0.05)
+
+    watching = asyncio.create_task(watch())
+    began = time.perf_counter()
+    await scores.flush()
+    ours = count / (time.perf_counter() - began)
+    watching.cancel()
+    assert await pool.fetchval("SELECT count(*) FROM bench_scores") == count
+    await pool.execute("TRUNCATE bench_scores")
+    keys = list(range(count))
+    began = time.perf_counter()
+    async with pool.acquire() as connection:
+        for begin in range(0, count, _BATCH):
+            part = keys[begin : begin + _BATCH]
+            await connection.execute(_UNNEST, part, part)
+    bare = count / (time.perf_counter() - began)
+    before = scores.flushed.row_updates
+    increments = count
+    for begin in range(0, increments, 10_000):
+        await asyncio.gather(*(scores.increment(at % _HOT, points=1) for at in range(begin, begin + 10_000)))
+        if begin % 250_000 == 0:
+            await scores.flush()
+    await scores.flush()
+    rows = scores.flushed.row_updates - before
+    series = [Series("asynccache flush, rows/s", [ours]), Series("bare unnest batches", [bare])]
+    return series, (increments, rows), (peak - idle) / 2**20
