@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from asynccache.errors import ConfigurationError, DurabilityNotReached, StoreUnavailable
-from asynccache.protocols import DeadLetter, DeadLetters, KeepsDeadLetters, Retried, Write
+from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsDeadLetters, Retried, Sink, Write
 from asynccache.stores.guarded import GuardedStore
 from asynccache.strategies.runtime import Runtime
 from asynccache.supervision import logger
@@ -17,9 +17,12 @@ from asynccache.write_behind.memory_buffer import MemoryBuffer
 from asynccache.write_behind.ownership import Claims, RedisClaims
 from asynccache.write_behind.safety import Durability, Safety, Unsafe, check_settings
 
-__all__ = ["Buffering", "Letters", "Receipt"]
+__all__ = ["Buffering", "Letters", "OpenedSink", "Receipt", "RecentGenerations"]
 
 _LOOK_SECONDS: Final = 30.0
+_RECENT_SECONDS: Final = 0.1
+"""How long generations that were read serve for the puts that follow: to read them anew would double the cost."""
+_MAX_SEEN: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Buffering:
                 send=self._safety.send if durability != "redis" else None,
             )
             self.claims = RedisClaims(store, runtime.space, name)
+        self._safety_wants = 0 if self._safety is None else self._safety.wanted
         self.watch = _Watch(f"buffer:{name}", self.look)
 
     async def open(self) -> None:
@@ -143,7 +147,7 @@ class Buffering:
             except ConfigurationError as error:
                 logger.error("%s; writes are refused", error)
 
-    async def refuse_unsafe(self) -> None:
+    def refuse_unsafe(self) -> None:
         """Raises if Redis was last seen in a state in which it may lose writes, and that is not to be risked.
 
         Raises:
@@ -158,8 +162,10 @@ class Buffering:
         Raises:
             DurabilityNotReached: fewer disks or replicas confirmed them than asked.
         """
+        if len(written) == 1 and self._safety_wants == 0:  # the usual one
+            return Receipt(self.durability, 0, written[0].pending, through)
         confirmed = min((one.confirmed for one in written), default=0)
-        wanted = 0 if self._safety is None else self._safety.wanted
+        wanted = self._safety_wants
         if len(written) > through and confirmed < wanted:
             raise DurabilityNotReached(
                 f"{self._where}: the write is buffered in Redis, but {confirmed} of {wanted} confirmed it in time"
@@ -277,3 +283,37 @@ class Letters:
 
     def __repr__(self) -> str:
         return f"Letters({self._origin!r})"
+
+
+class RecentGenerations:
+    """Generations for what is put, as they were a moment ago, which is as right as now: what is stored with older ones
+    is outdated at once, and read from the buffer instead."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._seen: dict[tuple[str, ...], tuple[float, Mapping[str, bytes | None]]] = {}
+
+    def recent(self, names: tuple[str, ...]) -> Mapping[str, bytes | None] | None:
+        """What was read a moment ago; None if nothing was."""
+        found = self._seen.get(names)
+        return found[1] if found is not None and found[0] > self._runtime.clock.monotonic() else None
+
+    async def read(self, names: tuple[str, ...]) -> Mapping[str, bytes | None]:
+        """What they are now; missing ones are made."""
+        found = await self._runtime.generations_now(names)
+        if len(self._seen) >= _MAX_SEEN:
+            self._seen.clear()
+        self._seen[names] = (self._runtime.clock.monotonic() + _RECENT_SECONDS, found)
+        return found
+
+
+class OpenedSink:
+    """A sink, opened before its first use by whoever comes first: a caller, or the flusher."""
+
+    def __init__(self, sink: Sink[Any], open_: Callable[[], Awaitable[None]]) -> None:
+        self._sink = sink
+        self._open = open_
+
+    async def apply(self, batch: Batch[Any]) -> Applied[Any]:
+        await self._open()  # also while the cache closes
+        return await self._sink.apply(batch)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from asynccache.codecs import Packed
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy, seconds
 from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import Strategy, Tags, found_only
-from asynccache.strategies.buffering import Buffering, Letters, Receipt
+from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, RecentGenerations
 from asynccache.strategies.filling import new_value
 from asynccache.strategies.runtime import Host
 from asynccache.strategies.sources import AnySource, Loading, model_of
@@ -159,7 +160,7 @@ class WriteBehind(Strategy[V]):
             name,
             self._buffer,
             self._records,
-            _Opened(sink, self),
+            OpenedSink(sink, self._open_parts),
             flush_every=seconds(flush_every, "flush_every", least=0.001, zero=False),
             max_batch=max_batch,
             max_batch_bytes=max_batch_bytes,
@@ -182,6 +183,7 @@ class WriteBehind(Strategy[V]):
             clock=self._runtime.clock,
         )
         self._since_flush = 0
+        self._generations_seen = RecentGenerations(self._runtime)
         self._runtime.on_close(self)
         self._runtime.serve(self._buffering.watch, always=True)
         self._runtime.serve(self._flusher, always=durability == "memory")
@@ -224,21 +226,21 @@ class WriteBehind(Strategy[V]):
             StoreUnavailable: Redis did not acknowledge it; whether it was written is unknown.
             DurabilityNotReached: it is buffered, but fewer disks or replicas confirmed it than asked.
         """
-        return await self.put_many({key: value}, ttl=ttl)
+        if not self._ready:
+            await self._prepare()
+        self._runtime.check()
+        packed = self._recipe.codec.pack(value)
+        names = self._names(key)
+        generations = self._generations_seen.recent(names) or await self._generations_seen.read(names)
+        return await self._apply((self._put_op(key, packed, generations, ttl),))
 
     async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> Receipt:
         """Writes many entities, each for itself: after an error some may have been written. See `put`."""
         await self._prepare()
-        names = {key: self._names(key) for key in values}
-        packed = {key: self._recipe.codec.pack(value) for key, value in values.items()}
-        every = tuple(dict.fromkeys(one for own in names.values() for one in own))
-        generations = await self._runtime.generations_now(every)
-        life = self._recipe.policy.with_ttl(ttl).life_ms
-        ops = []
-        for key, one in packed.items():
-            own = {name: generations[name] for name in names[key]}
-            readable = new_value(self._recipe, one, new_token(), own, life()) if storable(own) else None
-            ops.append(self._records.put_op(key, one, readable))
+        packed = [(key, self._recipe.codec.pack(value), self._names(key)) for key, value in values.items()]
+        every = tuple(dict.fromkeys(name for _, _, names in packed for name in names))
+        found = self._generations_seen.recent(every) or await self._generations_seen.read(every)
+        ops = [self._put_op(key, one, {name: found[name] for name in names}, ttl) for key, one, names in packed]
         return await self._apply(ops)
 
     async def delete(self, *keys: KeyValue) -> Receipt:
@@ -348,8 +350,17 @@ class WriteBehind(Strategy[V]):
             )
         return await self._apply((make(key, columns),))
 
+    def _put_op(
+        self, key: KeyValue, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
+    ) -> Op:
+        readable = None
+        if storable(generations):
+            policy = self._recipe.policy if ttl is None else self._recipe.policy.with_ttl(ttl)
+            readable = new_value(self._recipe, packed, new_token(), generations, policy.life_ms())
+        return self._records.put_op(key, packed, readable)
+
     async def _apply(self, ops: Sequence[Op]) -> Receipt:
-        await self._buffering.refuse_unsafe()
+        self._buffering.refuse_unsafe()
         written, through = await self._overflow.apply(ops)
         self._runtime.counters.writes += len(ops)
         self._since_flush += len(ops)
@@ -374,15 +385,3 @@ class WriteBehind(Strategy[V]):
             return await self._exact_source.load_exact(keys, ids)
         assert self._source is not None  # noqa: S101 - it is not called without one
         return await self._source.load_many(keys), frozenset()
-
-
-class _Opened:
-    """The sink, opened before its first use by whoever comes first: a caller, or the flusher."""
-
-    def __init__(self, sink: Sink[Any], strategy: WriteBehind[Any]) -> None:
-        self._sink = sink
-        self._strategy = strategy
-
-    async def apply(self, batch: Any) -> Any:
-        await self._strategy._open_parts()  # noqa: SLF001 - a part of it; also while the cache closes
-        return await self._sink.apply(batch)

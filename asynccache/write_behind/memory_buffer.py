@@ -30,6 +30,10 @@ _CHUNK: Final = 500
 class Cells(Protocol):
     """Where the readable values stand."""
 
+    async def apply(self, key: str, step: Step) -> object:
+        """Carries out a step."""
+        ...
+
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[object]:
         """Carries out steps on several keys."""
         ...
@@ -134,6 +138,10 @@ class MemoryBuffer:
 
     async def _empty(self, cells: Sequence[CellKey]) -> None:
         if self._cells is None:
+            return
+        if len(cells) == 1:
+            with contextlib.suppress(StoreUnavailable):
+                await self._cells.apply(cells[0], Invalidate())  # together with those of other callers
             return
         for at in range(0, len(cells), _CHUNK):
             with contextlib.suppress(StoreUnavailable):  # a guarded store serves nothing until it has caught up

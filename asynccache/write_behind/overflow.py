@@ -77,6 +77,8 @@ class Overflow:
             StoreUnavailable: Redis did not acknowledge all of them.
         """
         written = await self._buffer.apply(ops)
+        if len(written) == 1 and written[0].outcome is Outcome.ACCEPTED:  # the usual one
+            return written, 0
         full = [at for at, one in enumerate(written) if one.outcome is not Outcome.ACCEPTED]
         through = 0
         if full:

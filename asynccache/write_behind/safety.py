@@ -110,6 +110,13 @@ class Safety:
             raise reply
         return int(reply[0] if isinstance(reply, list) else reply)
 
+    async def _rhythm(self) -> str:
+        try:
+            found = await self._client.config_get("appendfsync")
+        except redis.exceptions.ResponseError:  # CONFIG is often not for applications
+            return "unknown"
+        return str(found.get("appendfsync", "unknown"))
+
     async def check(self) -> None:
         """Looks at the settings that decide what Redis keeps; logs what may lose writes, once as long as it lasts.
 
@@ -133,6 +140,11 @@ class Safety:
             remarks.add(
                 f"{self._where}: Redis has no append-only file: a crash of Redis loses acknowledged writes that are not"
                 " flushed yet; set appendonly yes"
+            )
+        if self._durability == "fsync" and (rhythm := await self._rhythm()) == "everysec":
+            remarks.add(
+                f"{self._where}: with appendfsync {rhythm} a write waits for the next fsync, and Valkey 9.1 was seen to"
+                " confirm before it; set appendfsync always where that matters"
             )
         self._tell(remarks | (problems if self._unsafe != "allow" else set()))
         self.problem = min(problems) if problems and self._unsafe == "refuse" else None

@@ -5,6 +5,7 @@ from types import ModuleType
 from benchmarks.scenarios import (
     coherence,
     cold_keys,
+    durability,
     foreign_writes,
     hit_ratio,
     local_hit,
@@ -22,6 +23,7 @@ SCENARIOS: list[ModuleType] = [
     cold_keys,
     stampede,
     write_behind,
+    durability,
     coherence,
     foreign_writes,
     hit_ratio,
