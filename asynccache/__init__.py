@@ -45,6 +45,7 @@ from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.explaining import Explanation, NextRead, Reason
 from asynccache.strategies.loading import LoadContext, current_load
 from asynccache.strategies.read_through import ReadThrough
+from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.write_behind import WriteBehind
 from asynccache.strategies.write_through import WriteThrough
 
@@ -58,6 +59,7 @@ __all__ = [
     "AsyncCacheError",
     "Batch",
     "BufferFull",
+    "BufferHealth",
     "Cache",
     "CacheAside",
     "CacheHealth",

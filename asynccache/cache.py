@@ -191,6 +191,7 @@ class Cache(PlainCache):
             guard.state if guard else None,
             guard.owed if guard else 0,
             self._runtime.supervisor.health(),
+            tuple(report() for report in self._runtime.reports),
         )
 
     @property

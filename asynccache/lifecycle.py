@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from asynccache.stores.guarded import CircuitState
-from asynccache.strategies.runtime import RuntimeState
+from asynccache.strategies.runtime import BufferHealth, RuntimeState
 from asynccache.supervision import ServiceHealth
 
 __all__ = ["CacheHealth", "Lifespan", "Opened"]
@@ -23,20 +23,23 @@ class CacheHealth:
         circuit: whether calls reach Redis; None for a cache without it.
         owed: invalidations that wait for Redis to come back.
         services: the background services of this process.
+        write_behind: the write-behind strategies.
     """
 
     state: str
     circuit: CircuitState | None
     owed: int
     services: tuple[ServiceHealth, ...]
+    write_behind: tuple[BufferHealth, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether it is open, Redis answers, and no service has failed."""
+        """Whether it is open, Redis answers, no service has failed, and what is written behind is flushed."""
         return (
             self.state == RuntimeState.OPEN.value
             and self.circuit in {None, CircuitState.CLOSED}
             and all(service.ok for service in self.services)
+            and all(buffer.ok for buffer in self.write_behind)
         )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asynccache.errors import ConfigurationError, DurabilityNotReached, StoreUnavailable
+from asynccache.errors import ConfigurationError, DatabaseUnavailable, DurabilityNotReached, StoreUnavailable
 from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsDeadLetters, Retried, Sink, Write
 from asynccache.stores.guarded import GuardedStore
-from asynccache.strategies.runtime import Runtime
+from asynccache.strategies.runtime import BufferHealth, Runtime
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import Buffer, Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
@@ -54,6 +54,8 @@ class Buffering:
         buffer: where writes wait.
         claims: where workers share the partitions; None if this process has all.
         watch: the service that looks after the buffer.
+        letters: where the dead letters are, to be counted.
+        dead_letters: how many there were at the last look.
         durability: what a write waits for.
     """
 
@@ -73,6 +75,7 @@ class Buffering:
         where = f"WriteBehind {name!r}"
         check_settings(where, durability, unsafe)
         self._where = where
+        self._name = name
         self._runtime = runtime
         self.durability = durability
         self.claims: Claims | None = None
@@ -108,6 +111,8 @@ class Buffering:
             )
             self.claims = RedisClaims(store, runtime.space, name)
         self._safety_wants = 0 if self._safety is None else self._safety.wanted
+        self.letters: DeadLetters | None = None
+        self.dead_letters: int | None = None
         self.watch = _Watch(f"buffer:{name}", self.look)
 
     async def open(self) -> None:
@@ -146,6 +151,23 @@ class Buffering:
                 await self._safety.check()
             except ConfigurationError as error:
                 logger.error("%s; writes are refused", error)
+        if self.letters is not None and self._runtime.background:
+            try:
+                self.dead_letters = await self.letters.count(self._name)
+            except DatabaseUnavailable as error:
+                logger.info("%s: dead letters were not counted: %s", self._where, error)
+
+    def health(self, *, ok: bool, lag: float, error: str | None) -> BufferHealth:
+        """How the strategy is, with what its flusher says."""
+        problem = None if self._safety is None else self._safety.problem
+        return BufferHealth(
+            self._name,
+            ok and problem is None,
+            lag,
+            self.dead_letters,
+            self.buffer.losses,
+            problem or (None if ok else error),
+        )
 
     def refuse_unsafe(self) -> None:
         """Raises if Redis was last seen in a state in which it may lose writes, and that is not to be risked.

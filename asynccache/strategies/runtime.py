@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from asynccache.clock import Clock
@@ -33,6 +34,27 @@ class RuntimeState(enum.Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferHealth:
+    """How one write-behind strategy is, as far as this process knows.
+
+    Attributes:
+        name: the strategy.
+        ok: whether nothing fails now: flushes, Redis' settings, and Redis' data.
+        lag: age in seconds of the oldest write that waits in this process's partitions, at its last look.
+        dead_letters: how many there are, as counted within the last half minute; None if they were not counted yet.
+        losses: how often Redis was found to have lost its data.
+        problem: why writes are refused, or the last error of a flush that fails; None if nothing fails.
+    """
+
+    name: str
+    ok: bool
+    lag: float
+    dead_letters: int | None
+    losses: int
+    problem: str | None
 
 
 class Closable(Protocol):
@@ -88,6 +110,7 @@ class Runtime:
         self._resources: list[Resource] = []
         self._adopted: list[object] = []
         self._opening: dict[int, asyncio.Lock] = {}
+        self.reports: list[Callable[[], BufferHealth]] = []
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
 

@@ -14,7 +14,7 @@ from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Sou
 from asynccache.strategies.base import Strategy, Tags, found_only
 from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, RecentGenerations
 from asynccache.strategies.filling import new_value
-from asynccache.strategies.runtime import Host
+from asynccache.strategies.runtime import BufferHealth, Host
 from asynccache.strategies.sources import AnySource, Loading, model_of
 from asynccache.strategies.verdicts import storable
 from asynccache.supervision import logger
@@ -184,6 +184,8 @@ class WriteBehind(Strategy[V]):
         )
         self._since_flush = 0
         self._generations_seen = RecentGenerations(self._runtime)
+        self._buffering.letters = self._letters.kept
+        self._runtime.reports.append(self._health)
         self._runtime.on_close(self)
         self._runtime.serve(self._buffering.watch, always=True)
         self._runtime.serve(self._flusher, always=durability == "memory")
@@ -333,6 +335,10 @@ class WriteBehind(Strategy[V]):
             logger.warning("%r closed with %s writes not flushed; %s", self, count, fate)
 
     # -- inside
+
+    def _health(self) -> BufferHealth:
+        stats = self._flusher.stats
+        return self._buffering.health(ok=self._flusher.ok, lag=stats.lag, error=stats.last_error)
 
     def _names(self, key: KeyValue) -> tuple[str, ...]:
         self._cell(key)  # checks the key

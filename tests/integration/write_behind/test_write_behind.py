@@ -342,6 +342,10 @@ async def test_a_refused_row_harms_only_itself_and_can_be_tried_again(make_score
     assert await scores.get("bad") is None
     assert await scores.get("b") == Score("b", 1)
     letters = await scores.dead_letters.list()
+    scores._runtime.background = True
+    await scores._buffering.look()
+    health = scores._runtime.reports[0]()
+    assert (health.name, health.ok, health.dead_letters, health.losses, health.problem) == ("score", True, 2, 0, None)
     assert await scores.dead_letters.count() == len(letters) == 2
     assert all("score_points_check" in letter.reason for letter in letters)
     again = await scores.dead_letters.retry(letters[0].id)
