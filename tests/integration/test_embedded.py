@@ -495,8 +495,9 @@ def _record_servers(monkeypatch: pytest.MonkeyPatch) -> list[server.SyncServer]:
 
 
 HOLD = """
-    import os, sys, time
+    import os, signal, sys, time
     from asynccache import embedded
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background may have had it ignored
     with embedded.servers_sync(*sys.argv[1:]) as s:
         print(s.redis.pid, s.postgres.pid, s.redis.path, s.postgres.path, flush=True)
         sys.stdin.read()
