@@ -92,7 +92,7 @@ async def _servers(console: Console) -> AsyncIterator[tuple[str, str]]:
         yield redis_url, database_url
         return
     console.print("Starting embedded Valkey and PostgreSQL ...", highlight=False)
-    async with embedded.servers() as servers:
+    async with embedded.servers(append_only=True) as servers:
         yield redis_url or servers.redis_url, database_url or servers.database_url
 
 
