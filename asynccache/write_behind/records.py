@@ -237,6 +237,10 @@ class Records(Generic[V]):
         Raises:
             DecodeError: it is not a record that this version of the model can read.
         """
+        base, size = record[:1], int.from_bytes(record[1:5], "big")
+        if base == b"P" and len(record) == 5 + size:  # the usual one, without what only the others need
+            head = self._head(record[5:])
+            return Put(self._keys.unpack(head.key, False), self._value(head))
         base, key, head, columns = self._read(record)
         if base == b"A":
             return Append(self._value(head))
@@ -289,11 +293,14 @@ class Records(Generic[V]):
         except ConfigurationError as error:
             raise DecodeError(f"a buffered adjustment of a row that does not exist: {error}") from error
 
-    def _read(self, record: bytes) -> tuple[bytes, Any, _Head, dict[str, Adjustment]]:
-        parsed = parse_record(record)
+    def _head(self, raw: bytes) -> _Head:
         try:
-            head = _decode(parsed.head)
+            return _decode(raw)
         except msgspec.MsgspecError as error:
             raise DecodeError(f"not a buffered write: {error}") from error
+
+    def _read(self, record: bytes) -> tuple[bytes, Any, _Head, dict[str, Adjustment]]:
+        parsed = parse_record(record)
+        head = self._head(parsed.head)
         key = self._keys.unpack(head.key, False)
         return parsed.base, key, head, {name: adjustment for name, (_, adjustment) in parsed.columns.items()}
