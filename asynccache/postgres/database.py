@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -242,14 +242,19 @@ def _is_pool(value: object) -> bool:
     )
 
 
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = '3s'"
+"""In one trip. Between two statements of ours there are milliseconds, unless the process stands still."""
+
+
 @asynccontextmanager
 async def transaction(connection: Any) -> AsyncIterator[None]:
     """A transaction, in the level that `ON CONFLICT` needs to see what others have just committed.
 
-    Whatever ends it early, cancellation included, rolls it back, within a bound of time.
+    Whatever ends it early, cancellation included, rolls it back, within a bound of time. If this process stands still
+    in the middle of it, or the network does, the server ends the session: nobody waits for its locks for longer.
     """
     try:
-        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        await connection.execute(_BEGIN)
         yield
         await connection.execute("COMMIT")
     except BaseException:

@@ -14,6 +14,7 @@ import pytest
 from asynccache.clock import SYSTEM_CLOCK
 from asynccache.errors import ConfigurationError, DatabaseUnavailable
 from asynccache.postgres import Database, PostgresTable
+from asynccache.postgres.database import transaction
 from asynccache.protocols import Applied, Batch, Delete, Put
 from tests.support.proxy import Mode, Proxy
 
@@ -194,3 +195,20 @@ def test_a_dsn_that_cannot_be_read_is_refused_without_showing_the_password(dsn: 
 )
 def test_dsns_of_several_hosts_are_fine(dsn: str) -> None:
     Database(dsn)
+
+
+@pytest.mark.one_loop
+async def test_a_writer_that_stands_still_in_its_transaction_holds_others_up_for_seconds_only(
+    pool: Pool, scores: PostgresTable[Score]
+) -> None:
+    async with pool.acquire() as stopped:
+
+        async def stand_still() -> None:
+            async with transaction(stopped):
+                await stopped.execute("UPDATE scores SET points = 9")
+                # As if this process stood still: it says nothing more until the other one is through.
+                await scores.apply(Batch([Put(1, Score(2))]))
+
+        with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError)):  # the server has ended the session
+            await stand_still()
+    assert await pool.fetchval("SELECT points FROM scores WHERE id = 1") == 2
