@@ -218,7 +218,7 @@ async def test_the_history_tells_when_a_guard_is_missing(
         run = Run(workers, config, {"ASYNCCACHE_TEST_BREAK": guard}, random.Random(1))
         for _ in range(PROCESSES):
             await run.start()
-        watching = asyncio.create_task(until_first_violation(run, 60))
+        watching = asyncio.create_task(until_first_violation(run, 90))
         while guard == LOCAL_BREAKS[1] and not watching.done():
             await no_pushes(pushes, Mode.REFUSE, 2 * LAG)
             await asyncio.wait((watching,), timeout=LAG)
