@@ -379,6 +379,10 @@ class WriteBehind(Strategy[V]):
         cells = [] if op.key is None else [self._cell(op.key)]
         async with self._runtime.writer.update(cells):
             await self._sink.apply(Batch([self._records.write(op.record())]))
+            # Before it returns: a read that begins then must not answer from what it saw earlier, nor from a batch that
+            # was frozen meanwhile, which the database has or had before this.
+            if op.key is not None and await self._buffer.overtake(op.key):
+                await self._flusher.flush()
 
     async def _readers_forget(self, keys: Sequence[Any]) -> None:
         await self._runtime.writer.invalidate([self._cell(key) for key in keys if key is not None])

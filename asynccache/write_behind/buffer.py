@@ -33,9 +33,9 @@ from asynccache.write_behind.records import Op
 __all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "ScriptRunner", "Written"]
 
 # Read with the module: not on the event loop.
-_WRITE, _FIND, _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET = (
+_WRITE, _FIND, _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
     load_script(name, "asynccache.write_behind", prelude=None)
-    for name in ("write", "find", "freeze", "ack", "status", "lookup", "setup", "forget")
+    for name in ("write", "find", "freeze", "ack", "status", "lookup", "setup", "forget", "overtake")
 )
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
@@ -349,6 +349,12 @@ class Buffer:
         """Drops a batch that the database has; False if another flusher did."""
         partition = self._partitions[number]
         return bool(await self._store.run(_ACK, (partition.batch, partition.meta), (batch.hex,)))
+
+    async def overtake(self, key: KeyValue) -> bool:
+        """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too, and so hides
+        the row until it is acknowledged."""
+        partition = self._partitions[self._place(key)[0]]
+        return bool(await self._store.run(_OVERTAKE, (partition.batch, partition.meta), (encode_key(key),)))
 
     async def status(self, number: int) -> PartitionStatus:
         """How much of one partition waits."""

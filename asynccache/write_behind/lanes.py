@@ -104,7 +104,7 @@ class Lanes:
         self._pumping = False
         self._closed = False
         self._used: set[str] = set()
-        self._given_up = False
+        self._unsure = False  # whether a copy of a call may yet arrive
 
     @staticmethod
     def new_writer() -> str:
@@ -117,9 +117,9 @@ class Lanes:
         return len(self._queue)
 
     def forgettable(self) -> list[str]:
-        """The keys that remember this writer's calls, once more: nobody needs them after `aclose`, unless a call was
-        given up, which may arrive yet."""
-        used = [] if self._given_up else sorted(self._used)
+        """The keys that remember this writer's calls, once more: nobody needs them after `aclose`, unless a call was not
+        answered at first, even if it was when sent again: the first copy may arrive yet, and would be merged."""
+        used = [] if self._unsure else sorted(self._used)
         self._used.clear()
         return used
 
@@ -168,13 +168,11 @@ class Lanes:
                 try:
                     await self._write(items)
                 except StoreUnavailable as error:
-                    self._given_up = True
                     # Those who waited meanwhile would wait for one timeout after the other.
                     self._fail(items, error)
                     self._fail(self._queue, error)
                     self._queue.clear()
                 except BaseException as error:
-                    self._given_up = True
                     reason = error if isinstance(error, Exception) else StoreUnavailable(f"{self._name}: closed")
                     self._fail(items, reason)
                     raise
@@ -244,7 +242,10 @@ class Lanes:
         while True:
             try:
                 return await self._send(calls)
-            except StoreUnavailable as error:
+            except BaseException as error:
+                self._unsure = True
+                if not isinstance(error, StoreUnavailable):
+                    raise
                 # Without a cause nothing was sent: the circuit is open, or the store closed.
                 if attempt >= self._tries or error.__cause__ is None:
                     raise

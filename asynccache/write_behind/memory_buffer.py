@@ -190,6 +190,13 @@ class MemoryBuffer:
         await self._empty(cells)
         return True
 
+    async def overtake(self, key: KeyValue) -> bool:
+        """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too."""
+        field = encode_key(key)
+        partition = self._partitions[self._number(field)]
+        partition.acks += 1
+        return field in partition.frozen
+
     async def status(self, number: int) -> PartitionStatus:
         """How much of one partition waits."""
         partition = self._partitions[number]

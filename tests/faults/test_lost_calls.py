@@ -26,7 +26,7 @@ class Line:
         self._run = store.run_many
         store.run_many = self
         self.lose_replies = 0
-        self.keep = False
+        self.keep = self.keep_first = False
         self.kept: list[Sequence[Call]] = []
         self.gate: Gate | None = None
         self.calls = 0
@@ -35,7 +35,7 @@ class Line:
         self.calls += 1
         if self.gate is not None:
             await self.gate.stop()
-        if self.keep:
+        if self.keep or (self.keep_first and not self.kept):
             self.kept.append(calls)
             raise _lost()
         answers = await self._run(calls, *then)
@@ -133,3 +133,16 @@ async def test_closing_answers_everybody_who_writes(make_cache: MakeCache, table
         "Receipt",
         "StoreUnavailable",
     }
+
+
+async def test_a_copy_of_a_call_that_was_sent_twice_arrives_after_the_writer_has_closed_and_changes_nothing(
+    make_cache: MakeCache, table: PostgresTable[Row]
+) -> None:
+    items, line = await behind(make_cache, table, partitions=1)
+    line.keep_first = True  # the first copy is on its way, the second is answered
+    await items.increment(1, n=5)
+    line.keep_first = False
+    await items._buffer.aclose()
+    await line.deliver()
+    other, _ = await behind(make_cache, table, partitions=1)
+    assert await other.get(1) == {"id": 1, "n": 5}

@@ -60,8 +60,8 @@ def make_scores(make_cache: MakeCache, table: HeldTable) -> Callable[..., Awaita
     """Write-behind strategies, each in a cache of its own, as in another process; none flushes by itself."""
 
     async def make(**options: Any) -> WriteBehind[Score]:
-        options = {"partitions": 1, "ttl": 60, **options}
-        return WriteBehind(await make_cache(background=False), "score", sink=table, **options)
+        options = {"partitions": 1, "ttl": 60, "sink": table, **options}
+        return WriteBehind(await make_cache(background=False), "score", **options)
 
     return make
 
@@ -98,10 +98,10 @@ async def stored(pool: Pool) -> Score | None:
     return None if row is None else Score(**row)
 
 
-async def fresh(scores: WriteBehind[Score]) -> Score | None:
+async def fresh(scores: WriteBehind[Score], key: str = "ada") -> Score | None:
     """What is read when nothing is cached."""
-    await scores.invalidate("ada")
-    return await scores.get("ada")
+    await scores.invalidate(key)
+    return await scores.get(key)
 
 
 @pytest.mark.one_loop
@@ -324,6 +324,58 @@ async def test_who_finds_the_buffer_full_writes_to_the_database_but_never_beneat
     assert {row["player"]: row["points"] for row in await pool.fetch("SELECT * FROM score")} == {
         "a": 2, "b": 1, "c": 1, "d": 1,
     }  # fmt: skip
+
+
+async def test_a_read_that_began_before_a_write_past_the_buffer_does_not_answer_without_it_afterwards(
+    make_scores: MakeScores, table: HeldTable, pool: Pool
+) -> None:
+    full = await make_scores(max_pending=1, on_full="write_through")
+    reader = await make_scores()
+    other = await make_scores(sink=PostgresTable(pool, "score", key="player", model=Score))
+    await full.put("a", Score("a", 1))
+    table.before = Gate()
+    past = asyncio.create_task(full.put("b", Score("b", 10)))  # which finds no room, and nothing that waits for b
+    await table.before.reached()
+    await other.flush()
+    await other.increment("b", points=1)
+    load, loaded = table.load_exact, Gate()
+
+    async def load_late(keys: Any, ids: Any) -> Any:
+        found = await load(keys, ids)
+        await loaded.stop()
+        return found
+
+    table.load_exact = load_late  # type: ignore[assignment, method-assign]
+    reading = asyncio.create_task(reader.get("b"))  # has seen the increment, and no row
+    await loaded.reached()
+    table.before.open()
+    await past
+    await other.increment("b", points=1)
+    loaded.open()
+    assert await reading == Score("b", 12)
+
+
+async def test_a_write_past_the_buffer_is_not_hidden_by_a_batch_that_it_overtook(
+    make_scores: MakeScores, table: HeldTable, pool: Pool
+) -> None:
+    full = await make_scores(max_pending=1, on_full="write_through")
+    beside = HeldTable(pool, "score", key="player", model=Score)
+    other = await make_scores(sink=beside)
+    await full.put("a", Score("a", 1))
+    table.before = Gate()
+    past = asyncio.create_task(full.put("b", Score("b", 10)))
+    await table.before.reached()
+    await other.flush()
+    await other.put("b", Score("b", 5))
+    beside.after = Gate()
+    flushing = asyncio.create_task(other.flush())
+    await beside.after.reached()  # the database has 5, and the batch is not acknowledged
+    table.before.open()
+    await past
+    assert await fresh(other, "b") == Score("b", 10)
+    beside.after.open()
+    await flushing
+    assert await fresh(other, "b") == Score("b", 10)
 
 
 # -- what the database refuses
