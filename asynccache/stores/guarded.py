@@ -243,10 +243,8 @@ class GuardedStore:
                 owed = EndWrite(token)
             case Invalidate() | Put():
                 owed = Invalidate()
-            case EndBump(token):
-                pass
-            case Bump():
-                pass
+            case Bump() | EndBump():
+                token = step.token if isinstance(step, EndBump) else b""
             case _:
                 return
         if self._overflowed:

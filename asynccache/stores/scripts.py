@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-__all__ = ["Argument", "Call", "Script", "load_script"]
+__all__ = ["Argument", "Call", "Script", "ScriptRunner", "load_script"]
 
 Argument: TypeAlias = bytes | str | int
 
@@ -54,6 +54,18 @@ class Call(NamedTuple):
     script: Script
     keys: Sequence[str]
     args: Sequence[Argument]
+
+
+class ScriptRunner(Protocol):
+    """A store that runs scripts of others, each of which must be safe to repeat."""
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Runs one, together with those of other callers of this tick."""
+        ...
+
+    async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
+        """Runs several in one pipeline, and then commands on its connection; an answer may be an exception."""
+        ...
 
 
 @cache

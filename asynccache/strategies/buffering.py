@@ -110,7 +110,6 @@ class Buffering:
                 send=self._safety.send if durability != "redis" else None,
             )
             self.claims = RedisClaims(store, runtime.space, name)
-        self._safety_wants = 0 if self._safety is None else self._safety.wanted
         self.letters: DeadLetters | None = None
         self.dead_letters: int | None = None
         self.watch = _Watch(f"buffer:{name}", self.look)
@@ -184,10 +183,10 @@ class Buffering:
         Raises:
             DurabilityNotReached: fewer disks or replicas confirmed them than asked.
         """
-        if len(written) == 1 and self._safety_wants == 0:  # the usual one
+        wanted = 0 if self._safety is None else self._safety.wanted
+        if len(written) == 1 and wanted == 0:  # the usual one
             return Receipt(self.durability, 0, written[0].pending, through)
         confirmed = min((one.confirmed for one in written), default=0)
-        wanted = self._safety_wants
         if len(written) > through and confirmed < wanted:
             raise DurabilityNotReached(
                 f"{self._where}: the write is buffered in Redis, but {confirmed} of {wanted} confirmed it in time"

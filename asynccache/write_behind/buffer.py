@@ -19,27 +19,26 @@ import enum
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
-from asynccache.entry import NewValue
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.stores.scripts import Argument, Call, Script, load_script
+from asynccache.stores.scripts import Call, ScriptRunner, load_script
 from asynccache.write_behind.lanes import Lanes, Send, Target
 from asynccache.write_behind.records import Op
 
-__all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "ScriptRunner", "Written"]
+__all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "Written"]
 
 # Read with the module: not on the event loop.
-_WRITE, _FIND, _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
+_FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
     load_script(name, "asynccache.write_behind", prelude=None)
-    for name in ("write", "find", "freeze", "ack", "status", "lookup", "setup", "forget", "overtake")
+    for name in ("freeze", "ack", "status", "lookup", "setup", "forget", "overtake")
 )
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
-_FIND_CHUNK: Final = 1000
+_LOOKUP_CHUNK: Final = 1000
 
 
 class Outcome(enum.Enum):
@@ -78,18 +77,6 @@ class Buffered(NamedTuple):
     frozen: bytes | None
     batch: UUID | None
     acks: int
-
-
-class ScriptRunner(Protocol):
-    """A store that can run scripts of others."""
-
-    async def run_many(self, calls: Sequence[Call]) -> Sequence[Any]:
-        """Runs scripts that are safe to repeat in one pipeline; an answer may be an exception."""
-        ...
-
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Runs a script that is safe to repeat."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +266,9 @@ class Buffer:
         for key in keys:
             by_partition.setdefault(self._place(key)[0], []).append((encode_key(key), key))
         chunks = [
-            (self._partitions[number], wanted[at : at + _FIND_CHUNK])
+            (self._partitions[number], wanted[at : at + _LOOKUP_CHUNK])
             for number, wanted in by_partition.items()
-            for at in range(0, len(wanted), _FIND_CHUNK)
+            for at in range(0, len(wanted), _LOOKUP_CHUNK)
         ]
         calls = [
             Call(_LOOKUP, (partition.pending, partition.batch, partition.meta), [field for field, _ in chunk])
@@ -301,34 +288,6 @@ class Buffer:
 
     def _number(self, field: str) -> int:
         return zlib.crc32(field.encode()) % len(self._partitions)
-
-    async def write(self, key: KeyValue, record: bytes, value: NewValue | None) -> bool:
-        """Buffers one write; `value` becomes readable, or the cell empty without one. False if the buffer is full."""
-        field = encode_key(key)
-        partition = self._partitions[self._number(field)]
-        args: list[Argument] = [field, record, self._max_pending]
-        if value is not None:
-            args += [value.fresh_ms, value.dead_ms, value.head(), value.rest()]
-        keys = (self.cell(key), partition.pending, partition.meta)
-        done, _ = await self._store.run(_WRITE, keys, args)
-        return bool(done)
-
-    async def find(self, keys: Sequence[KeyValue]) -> dict[Any, bytes]:
-        """The newest records of these keys that the database may not have."""
-        by_partition: dict[int, list[tuple[str, Any]]] = {}
-        for key in keys:
-            field = encode_key(key)
-            by_partition.setdefault(self._number(field), []).append((field, key))
-        found: dict[Any, bytes] = {}
-        for number, wanted in by_partition.items():
-            partition = self._partitions[number]
-            for at in range(0, len(wanted), _FIND_CHUNK):
-                chunk = wanted[at : at + _FIND_CHUNK]
-                records = await self._store.run(
-                    _FIND, (partition.pending, partition.batch), [field for field, _ in chunk]
-                )
-                found.update((key, record) for (_, key), record in zip(chunk, records, strict=True) if record)
-        return found
 
     async def freeze(self, number: int, max_batch: int, max_bytes: int = 0) -> Frozen | None:
         """The batch to flush next: the frozen one, else a new one; None if nothing pends.
@@ -351,7 +310,7 @@ class Buffer:
         return bool(await self._store.run(_ACK, (partition.batch, partition.meta), (batch.hex,)))
 
     async def overtake(self, key: KeyValue) -> bool:
-        """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too, and so hides
+        """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too, and hides
         the row until it is acknowledged."""
         partition = self._partitions[self._place(key)[0]]
         return bool(await self._store.run(_OVERTAKE, (partition.batch, partition.meta), (encode_key(key),)))

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -57,9 +58,8 @@ class FlushBuffer(Protocol):
         """How many partitions there are."""
         ...
 
-    @property
-    def freeze(self) -> Callable[..., Awaitable[Frozen | None]]:
-        """Partition, most writes, most bytes: the frozen batch, else a new one; None if nothing pends."""
+    async def freeze(self, number: int, max_batch: int, max_bytes: int = 0, /) -> Frozen | None:
+        """The frozen batch, else a new one of so many writes and bytes at most; None if nothing pends."""
         ...
 
     async def ack(self, number: int, batch: UUID, /) -> bool:
@@ -133,8 +133,7 @@ class Flusher(Generic[V]):
         self._sink = sink
         self._flush_every = flush_every
         self._max_batch = max_batch
-        self._max_bytes = max_batch_bytes
-        self._limits = (max_batch,) if max_batch_bytes is None else (max_batch, max_batch_bytes)
+        self._max_bytes = max_batch_bytes or 0
         self._on_rejected = on_rejected
         self._locks = [asyncio.Lock() for _ in range(buffer.partitions)]
         self._slots = asyncio.Semaphore(at_once)
@@ -248,7 +247,7 @@ class Flusher(Generic[V]):
     # -- one batch
 
     async def _flush_batch(self, number: int) -> Frozen | None:
-        frozen = await self.buffer.freeze(number, *self._limits)
+        frozen = await self.buffer.freeze(number, self._max_batch, self._max_bytes)
         if frozen is None:
             return None
         batch = self._read(frozen)
@@ -296,11 +295,9 @@ class Flusher(Generic[V]):
             failures = 0
             self._progress.store_answered()
             alive()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._due.wait()
-            except TimeoutError:
-                pass
 
     async def _look(self) -> float:
         """Begins work on partitions that are due; returns in how many seconds to look again."""
@@ -376,7 +373,7 @@ class Flusher(Generic[V]):
     def _full(self, frozen: Frozen) -> bool:
         if len(frozen.records) >= self._max_batch:
             return True
-        return self._max_bytes is not None and sum(map(len, frozen.records.values())) * 2 >= self._max_bytes
+        return self._max_bytes > 0 and sum(map(len, frozen.records.values())) * 2 >= self._max_bytes
 
     # -- whose, and how it is
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -117,8 +118,8 @@ class Lanes:
         return len(self._queue)
 
     def forgettable(self) -> list[str]:
-        """The keys that remember this writer's calls, once more: nobody needs them after `aclose`, unless a call was not
-        answered at first, even if it was when sent again: the first copy may arrive yet, and would be merged."""
+        """The keys that remember this writer's calls, once more. After `aclose` nobody needs them, unless a call had no
+        answer at first, even if it had when sent again: its first copy may yet arrive, and would be merged."""
         used = [] if self._unsure else sorted(self._used)
         self._used.clear()
         return used
@@ -152,10 +153,9 @@ class Lanes:
         """Refuses what comes, and answers everybody: what was queued is still sent, within a bounded time."""
         self._closed = True
         try:
-            async with asyncio.timeout(_CLOSING):
-                await self._owner.join()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSING):
+                    await self._owner.join()
         finally:
             await self._owner.aclose()
             self._fail(self._queue, StoreUnavailable(f"{self._name}: closed before it was written"))

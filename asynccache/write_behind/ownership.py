@@ -21,13 +21,13 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import KeySpace
-from asynccache.stores.scripts import Argument, Script, load_script
+from asynccache.stores.scripts import ScriptRunner, load_script
 from asynccache.supervision import backoff, gather, logger
 
 __all__ = ["Claims", "Ownership", "RedisClaims", "new_worker_id", "shares"]
@@ -40,14 +40,6 @@ _BEAT: Final = 1.0
 """Longest time between two signs of life, in seconds; with it, how long a rebalancing takes."""
 _SETTLE: Final = 0.25
 """Seconds until the next look, while somebody else still holds a part of this worker's share."""
-
-
-class ScriptRunner(Protocol):
-    """A store that can run scripts of others."""
-
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """Runs a script that is safe to repeat."""
-        ...
 
 
 class Claims(Protocol):

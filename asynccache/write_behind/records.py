@@ -149,14 +149,6 @@ class Records(Generic[V]):
         self._columns: dict[tuple[str, int], tuple[type, bytes, bytes]] = {}
         self._known: dict[type, dict[Any, _Key]] = {int: {}, str: {}}
 
-    def put(self, key: Any, packed: Packed) -> bytes:
-        """The record of a put."""
-        return _packed(b"P", self._value_head(self._key(key).key, packed))
-
-    def delete(self, key: Any) -> bytes:
-        """The record of a delete."""
-        return _packed(b"D", self._key(key).head)
-
     def put_op(self, key: Any, packed: Packed, readable: NewValue | None) -> Op:
         """Replaces the row; `readable` goes into the cell, which is emptied without."""
         known = self._key(key)
@@ -269,10 +261,6 @@ class Records(Generic[V]):
         if base == b"N":
             return self._rows.adjusted(self._default(key) if below is None else below, key, columns)
         return self._based(base, key, head, columns)
-
-    def value(self, record: bytes) -> V | None:
-        """The value that a reader sees, of a record that needs nothing below; None for a delete."""
-        return self.fold(None, record)
 
     def _based(self, base: bytes, key: Any, head: _Head, columns: Mapping[str, Adjustment]) -> V | None:
         if base != b"D":

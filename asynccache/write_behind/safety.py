@@ -14,7 +14,7 @@ https://redis.io/commands/wait, https://redis.io/commands/waitaof
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import redis.exceptions
 from redis.asyncio import Redis
@@ -35,14 +35,6 @@ Unsafe: TypeAlias = Literal["refuse", "warn", "allow"]
 
 _WAIT_MS: Final = 400
 """Longest single wait: below any sensible timeout of a connection."""
-
-
-class Runs(Protocol):
-    """A store that can run scripts of others."""
-
-    async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
-        """Runs scripts in one pipeline, then commands on its connection."""
-        ...
 
 
 class Safety:
@@ -128,15 +120,12 @@ class Safety:
             self._tell({f"{self._where}: the nodes of a cluster are not checked for eviction and append-only files"})
             return
         try:
-            memory: Mapping[str, Any] = await self._client.info("memory")
-            persistence: Mapping[str, Any] = await self._client.info("persistence")
-            replication: Mapping[str, Any] = await self._client.info("replication")
-            server: Mapping[str, Any] = await self._client.info("server")
+            info: Mapping[str, Any] = await self._client.info()
         except (redis.exceptions.RedisError, OSError) as error:
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
-        problems = self._problems(memory, persistence, replication, server)
+        problems = self._problems(info)
         remarks = set()
-        if self._durability == "redis" and not persistence.get("aof_enabled"):
+        if self._durability == "redis" and not info.get("aof_enabled"):
             remarks.add(
                 f"{self._where}: Redis has no append-only file: a crash of Redis loses acknowledged writes that are not"
                 " flushed yet; set appendonly yes"
@@ -151,30 +140,24 @@ class Safety:
         if self.problem is not None:
             raise ConfigurationError(self.problem)
 
-    def _problems(
-        self,
-        memory: Mapping[str, Any],
-        persistence: Mapping[str, Any],
-        replication: Mapping[str, Any],
-        server: Mapping[str, Any],
-    ) -> set[str]:
+    def _problems(self, info: Mapping[str, Any]) -> set[str]:
         found = set()
-        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys"):
             found.add(
                 f"{self._where}: maxmemory-policy {policy} lets Redis evict buffered writes without a word;"
                 " set noeviction or a volatile-... policy, or unsafe='warn'"
             )
         if self._durability == "fsync":
-            if not persistence.get("aof_enabled"):
+            if not info.get("aof_enabled"):
                 found.add(f"{self._where}: durability='fsync' needs an append-only file; set appendonly yes")
-            version = str(server.get("redis_version", "0"))
+            version = str(info.get("redis_version", "0"))
             if tuple(map(int, version.split(".")[:2])) < (7, 2):
                 found.add(f"{self._where}: durability='fsync' needs WAITAOF, so Redis 7.2 or Valkey, not {version}")
-        if self._durability == "replicated" and int(replication.get("connected_slaves", 0)) < self.wanted:
+        if self._durability == "replicated" and int(info.get("connected_slaves", 0)) < self.wanted:
             found.add(
                 f"{self._where}: durability='replicated' needs {self.wanted} connected replicas; Redis has"
-                f" {replication.get('connected_slaves', 0)}"
+                f" {info.get('connected_slaves', 0)}"
             )
         return found
 

@@ -1,4 +1,4 @@
-"""What an outage leaves in Redis, and a Redis that answers with errors: nobody waits for readers and writers long gone."""
+"""What an outage leaves in Redis: nobody waits for readers and writers long gone."""
 
 import asyncio
 import time
@@ -11,13 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from asynccache import Cache, CacheAside, DatabaseUnavailable, Policy, Reason, StoreUnavailable
-from asynccache.embedded import Server
 from asynccache.entry import Lease, NewValue, Writing, parse_cell
 from asynccache.steps import Acquire, Outcome, Put, Refresh, Step
 from asynccache.stores.guarded import CircuitState
 from asynccache.stores.redis import RedisStore, _arguments, _script
 from tests.support.caches import MakeCache
-from tests.support.fixtures import StartServer, redis_client
 from tests.support.gates import Gate, Table, gated, until
 from tests.support.proxy import Mode, Proxy
 
@@ -69,6 +67,16 @@ async def interrupt(proxy: Proxy) -> None:
     await proxy.set(Mode.REFUSE, cut=True)
 
 
+async def gives_its_lease_up(reader: Cache, proxy: Proxy, cell: str, table: Table) -> None:
+    """A reader asks for the lease, and the way to Redis breaks."""
+    gate = gated(reader).before(Acquire, cell)
+    first = asyncio.create_task(reader.get_or_load("k", table.load))
+    await gate.reached()
+    await interrupt(proxy)
+    gate.open()
+    assert await first == "value"
+
+
 # -- leases
 
 
@@ -77,12 +85,7 @@ async def test_nobody_waits_for_a_lease_that_arrived_after_its_reader_had_given_
 ) -> None:
     table = Table(k="value")
     cell = near.runtime.space.cell("", "k")
-    gate = gated(far).before(Acquire, cell)
-    first = asyncio.create_task(far.get_or_load("k", table.load))
-    await gate.reached()
-    await interrupt(proxy)
-    gate.open()
-    assert await first == "value"
+    await gives_its_lease_up(far, proxy, cell, table)
     await arrives_late(far, near, Acquire)
     await proxy.set(Mode.PASS)
     assert await prompt(near.get_or_load("k", table.load)) == "value"
@@ -139,12 +142,7 @@ async def test_a_late_lease_is_not_taken_from_a_reader_who_has_it_by_then(
 ) -> None:
     table = Table(k="value")
     cell = near.runtime.space.cell("", "k")
-    gate = gated(far).before(Acquire, cell)
-    first = asyncio.create_task(far.get_or_load("k", table.load))
-    await gate.reached()
-    await interrupt(proxy)
-    gate.open()
-    assert await first == "value"
+    await gives_its_lease_up(far, proxy, cell, table)
     loaded = table.hold()
     second = asyncio.create_task(near.get_or_load("k", table.load))
     await loaded.reached()
@@ -239,99 +237,6 @@ async def test_thousands_of_keys_are_settled_in_calls_that_end_in_time(
     assert await near.get_many(keys) == {}
 
 
-# -- a Redis that answers, with errors
-
-
-@pytest.mark.one_loop
-async def test_a_replica_that_may_not_be_written_serves_its_hits_and_refuses_writes(
-    dedicated_redis: Server, namespace: str
-) -> None:
-    table = Table(hit="hit", miss="miss")
-    client = redis_client(dedicated_redis.url)
-    try:
-        async with Cache(dedicated_redis.url, namespace=namespace, ttl=60, timeout=TIMEOUT) as cache:
-            rows = CacheAside(cache, "row")
-            assert await rows.get("hit", table.load) == "hit"
-            await client.replicaof("127.0.0.1", 1)  # as after a failover; its master is not there
-            for _ in range(10):
-                assert await rows.get("hit", table.load) == "hit"
-                assert await rows.get("miss", table.load) == "miss"
-            assert table.loads == 11
-            with pytest.raises(StoreUnavailable, match=r"ReadOnly|read only"):
-                await rows.invalidate("hit")
-            table.rows["hit"] = "new"
-            assert await rows.get("hit", table.load) == "new"  # what could not be invalidated is not served
-            await client.replicaof("NO", "ONE")
-            await recovered(cache)
-            assert await rows.get("hit", table.load) == "new"
-            assert await rows.get("miss", table.load) == "miss"
-            loads = table.loads
-            assert await rows.get("hit", table.load) == "new"
-            assert await rows.get("miss", table.load) == "miss"
-            assert table.loads == loads
-    finally:
-        await client.aclose()
-
-
-@pytest.mark.one_loop
-async def test_a_redis_that_is_still_loading_its_data_is_waited_for_by_nobody(
-    start_redis: StartServer, namespace: str
-) -> None:
-    slow = {"key-load-delay": 20_000, "loading-process-events-interval-bytes": 1024}  # microseconds a key
-    server = await start_redis(append_only=True, settings=slow)
-    table = Table(k="value")
-    client = redis_client(server.url)
-    async with Cache(server.url, namespace=namespace, ttl=60, timeout=TIMEOUT) as cache:
-        rows = CacheAside(cache, "row")
-        assert await rows.get("k", table.load) == "value"
-        await client.mset({f"other {number}": "x" * 200 for number in range(200)})
-        await client.bgrewriteaof()
-        await until(lambda: _rewritten(client), "the data to be in a form that is loaded key by key")
-        await server.kill()
-        start = asyncio.create_task(server.start())
-        answers = 0
-        while not start.done():
-            assert await prompt(rows.get("k", table.load)) == "value"
-            answers += 1
-            await asyncio.sleep(0.005)
-        await start
-        assert answers > 10
-        assert table.loads > 10
-        await recovered(cache)
-        loads = table.loads
-        assert await rows.get("k", table.load) == "value"
-        assert table.loads == loads  # it is still there
-    await client.aclose()
-
-
-@pytest.mark.one_loop
-async def test_a_redis_that_lost_everything_is_filled_anew(start_redis: StartServer, namespace: str) -> None:
-    server = await start_redis(append_only=False)
-    table = Table(k="old")
-    async with Cache(server.url, namespace=namespace, ttl=60, timeout=TIMEOUT) as cache:
-        rows = CacheAside(cache, "row", tags=["t"])
-        assert await rows.get("k", table.load) == "old"
-        async with rows.updating("k"):
-            await server.kill()  # the writer's mark goes with it
-            await server.start()
-            table.rows["k"] = "new"
-        await recovered(cache)
-        for _ in range(3):
-            assert await rows.get("k", table.load) == "new"
-        assert table.loads == 2
-        await cache.invalidate_tags("t")
-        assert await rows.get("k", table.load) == "new"
-        assert table.loads == 3
-
-
-@pytest.mark.one_loop
-async def test_a_missing_password_is_said_at_start(start_redis: StartServer, namespace: str) -> None:
-    server = await start_redis(settings={"requirepass": "secret"})
-    url = f"redis://127.0.0.1:{server.port}/0"
-    with pytest.raises(StoreUnavailable, match=r"(?i)authenticat"):
-        await Cache(url, namespace=namespace, ttl=1).startup()
-
-
 # -- states of a server or a cache
 
 
@@ -347,11 +252,6 @@ async def _is(rows: CacheAside[Any], reason: Reason) -> bool:
 
 async def _gets(rows: CacheAside[Any], table: Table, value: str) -> bool:
     return bool(await rows.get("k", table.load) == value)
-
-
-async def _rewritten(client: Redis) -> bool:
-    info = await client.info("persistence")
-    return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
 
 
 # -- writes

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -90,6 +93,22 @@ async def dedicated_redis(start_redis: StartServer) -> embedded.Server:
 async def dedicated_postgres(start_postgres: StartServer) -> embedded.Server:
     """A PostgreSQL that the test may kill, pause and restart; committed writes outlive that."""
     return await start_postgres()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that the user `nobody` can reach, as pytest's own cannot be."""
+    path = Path(tempfile.mkdtemp(prefix="asynccache-test-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def temporary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where throwaway folders are made during the test, and nothing else."""
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 def _starter(stack: AsyncExitStack, start: Callable[..., Any], **fixed: Any) -> StartServer:

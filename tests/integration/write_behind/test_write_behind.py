@@ -1,4 +1,4 @@
-"""Write-behind as users see it: exact reads at every step of a flush, any order of operations, a full buffer."""
+"""Write-behind as users see it: exact reads at every step of a flush, any order of operations."""
 
 from __future__ import annotations
 
@@ -11,62 +11,13 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from asynccache import BufferFull, Cache, ConfigurationError, WriteBehind
+from asynccache import Cache, ConfigurationError, WriteBehind
 from asynccache.postgres import PostgresTable
-from asynccache.protocols import Batch
+from tests.integration.write_behind.scores import HeldTable, MakeScores, Score, fresh
 from tests.support.caches import MakeCache
 from tests.support.gates import Gate, until
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
-
-
-@dataclass
-class Score:
-    """A row of `score`."""
-
-    player: str
-    points: int = 0
-    best: int = 0
-    money: Decimal = Decimal(0)
-    ratio: float = 0.0
-
-
-class HeldTable(PostgresTable[Score]):
-    """A table whose batches can be held before they are applied, and after."""
-
-    before: Gate | None = None
-    after: Gate | None = None
-
-    async def apply(self, batch: Batch[Score], /) -> Any:
-        if self.before is not None:
-            await self.before.stop()
-        applied = await super().apply(batch)
-        if self.after is not None:
-            await self.after.stop()
-        return applied
-
-
-@pytest.fixture
-async def table(pool: Pool) -> HeldTable:
-    await pool.execute(
-        "CREATE TABLE score (player text PRIMARY KEY, points bigint NOT NULL CHECK (points > -1000), best bigint,"
-        " money numeric, ratio float8, note text DEFAULT 'new')"
-    )
-    return HeldTable(pool, "score", key="player", model=Score)
-
-
-@pytest.fixture
-def make_scores(make_cache: MakeCache, table: HeldTable) -> Callable[..., Awaitable[WriteBehind[Score]]]:
-    """Write-behind strategies, each in a cache of its own, as in another process; none flushes by itself."""
-
-    async def make(**options: Any) -> WriteBehind[Score]:
-        options = {"partitions": 1, "ttl": 60, "sink": table, **options}
-        return WriteBehind(await make_cache(background=False), "score", **options)
-
-    return make
-
-
-MakeScores: TypeAlias = Callable[..., Awaitable[WriteBehind[Score]]]
 
 ROWS: dict[str, Score | None] = {"no row": None, "a row": Score("ada", 100, 100, Decimal("1.5"), 0.5)}
 
@@ -96,12 +47,6 @@ def in_sql(row: Score | None, operation: str) -> Score | None:
 async def stored(pool: Pool) -> Score | None:
     row = await pool.fetchrow("SELECT player, points, best, money, ratio FROM score WHERE player = 'ada'")
     return None if row is None else Score(**row)
-
-
-async def fresh(scores: WriteBehind[Score], key: str = "ada") -> Score | None:
-    """What is read when nothing is cached."""
-    await scores.invalidate(key)
-    return await scores.get(key)
 
 
 @pytest.mark.one_loop
@@ -271,111 +216,6 @@ async def test_appended_rows_all_arrive_in_the_order_in_which_they_were_appended
     await views.flush()
     pages = [row["page"] for row in await pool.fetch("SELECT page FROM view ORDER BY id")]
     assert sorted(pages) == sorted([*(f"page {number}" for number in range(20)), *["home"] * 20])
-
-
-# -- a full buffer
-
-
-async def test_a_write_that_finds_the_buffer_full_waits_for_room(make_scores: MakeScores, pool: Pool) -> None:
-    scores = await make_scores(max_pending=2)
-    for name in "ab":
-        await scores.increment(name, points=1)
-    waiting = [asyncio.create_task(scores.increment(name, points=1)) for name in "cd"]
-    await scores.increment("a", points=1)  # which pends already
-    assert not any(task.done() for task in waiting)
-    await scores.flush()
-    await asyncio.gather(*waiting)
-    await scores.flush()
-    assert {row["player"]: row["points"] for row in await pool.fetch("SELECT * FROM score")} == {
-        "a": 2, "b": 1, "c": 1, "d": 1,
-    }  # fmt: skip
-
-
-async def test_who_waits_for_room_waits_no_longer_than_the_bound(make_scores: MakeScores) -> None:
-    scores = await make_scores(max_pending=1, full_timeout=0.1)
-    await scores.put("a", Score("a"))
-    with pytest.raises(BufferFull, match=r"for 0\.1 s.*'b'"):
-        await scores.put("b", Score("b"))
-    assert await scores.get("b") is None
-
-
-async def test_who_finds_the_buffer_full_writes_to_the_database_but_never_beneath_a_batch(
-    make_scores: MakeScores, table: HeldTable, pool: Pool
-) -> None:
-    scores = await make_scores(max_pending=1, on_full="write_through")
-    await scores.put("a", Score("a", 1))
-    receipt = await scores.put("b", Score("b", 1))
-    assert receipt.written_through == 1
-    assert await scores.get("b") == Score("b", 1)
-    assert await pool.fetchval("SELECT points FROM score WHERE player = 'b'") == 1
-    table.before = Gate()
-    flushing = asyncio.create_task(scores.flush())  # of a
-    await table.before.reached()
-    await scores.put("c", Score("c", 1))  # which fills it up
-    late = asyncio.create_task(scores.put("a", Score("a", 2)))  # the batch holds a, and is not in the database yet
-    held, table.before = table.before, None
-    written = asyncio.create_task(scores.put("d", Score("d", 1)))
-    await written
-    assert not late.done()
-    held.open()
-    await flushing
-    await late
-    await scores.flush()
-    assert {row["player"]: row["points"] for row in await pool.fetch("SELECT * FROM score")} == {
-        "a": 2, "b": 1, "c": 1, "d": 1,
-    }  # fmt: skip
-
-
-async def test_a_read_that_began_before_a_write_past_the_buffer_does_not_answer_without_it_afterwards(
-    make_scores: MakeScores, table: HeldTable, pool: Pool
-) -> None:
-    full = await make_scores(max_pending=1, on_full="write_through")
-    reader = await make_scores()
-    other = await make_scores(sink=PostgresTable(pool, "score", key="player", model=Score))
-    await full.put("a", Score("a", 1))
-    table.before = Gate()
-    past = asyncio.create_task(full.put("b", Score("b", 10)))  # which finds no room, and nothing that waits for b
-    await table.before.reached()
-    await other.flush()
-    await other.increment("b", points=1)
-    load, loaded = table.load_exact, Gate()
-
-    async def load_late(keys: Any, ids: Any) -> Any:
-        found = await load(keys, ids)
-        await loaded.stop()
-        return found
-
-    table.load_exact = load_late  # type: ignore[assignment, method-assign]
-    reading = asyncio.create_task(reader.get("b"))  # has seen the increment, and no row
-    await loaded.reached()
-    table.before.open()
-    await past
-    await other.increment("b", points=1)
-    loaded.open()
-    assert await reading == Score("b", 12)
-
-
-async def test_a_write_past_the_buffer_is_not_hidden_by_a_batch_that_it_overtook(
-    make_scores: MakeScores, table: HeldTable, pool: Pool
-) -> None:
-    full = await make_scores(max_pending=1, on_full="write_through")
-    beside = HeldTable(pool, "score", key="player", model=Score)
-    other = await make_scores(sink=beside)
-    await full.put("a", Score("a", 1))
-    table.before = Gate()
-    past = asyncio.create_task(full.put("b", Score("b", 10)))
-    await table.before.reached()
-    await other.flush()
-    await other.put("b", Score("b", 5))
-    beside.after = Gate()
-    flushing = asyncio.create_task(other.flush())
-    await beside.after.reached()  # the database has 5, and the batch is not acknowledged
-    table.before.open()
-    await past
-    assert await fresh(other, "b") == Score("b", 10)
-    beside.after.open()
-    await flushing
-    assert await fresh(other, "b") == Score("b", 10)
 
 
 # -- what the database refuses
