@@ -34,6 +34,8 @@ BUFFERED: dict[str, Callable[[WriteBehind[Item]], Coroutine[Any, Any, Any]]] = {
     "put": lambda items: items.put("k", Item("k", 2)),
     "put_many": lambda items: items.put_many({name: Item(name, 2) for name in "kl"}),
     "delete": lambda items: items.delete("k", "l"),
+    "increment": lambda items: items.increment("k", value=5),
+    "maximum": lambda items: items.maximum("l", value=5),
     "get": lambda items: items.get("k"),
     "get_many": lambda items: items.get_many("klm"),
     "refresh": lambda items: items.refresh("k"),
@@ -53,8 +55,8 @@ async def test_a_buffered_write_cancelled_at_any_await_is_done_or_not_and_blocks
     await pool.execute("CREATE TABLE item (name text PRIMARY KEY, value int)")
     cache, other = await make_cache(background=False), await make_cache(background=False)
     table = PostgresTable(pool, "item", key="name", model=Item)
-    items = WriteBehind(cache, "item", sink=table, partitions=2)
-    neighbour = WriteBehind(other, "item", sink=table, partitions=2)
+    items = WriteBehind(cache, "item", sink=table, partitions=2, defaults={"value": 0})
+    neighbour = WriteBehind(other, "item", sink=table, partitions=2, defaults={"value": 0})
     await items.put("k", Item("k", 1))
     await items.flush()
     await neighbour.flush()
