@@ -84,7 +84,8 @@ class PlainCache:
 
         Args:
             key: a key value.
-            load: an async function without arguments; with a parameter `ctx` it is told of its chances.
+            load: an async function without arguments; with a parameter `ctx` it is told of its chances. It runs in a
+                task of its own, in the context (`contextvars`) of the caller who started it, whoever else waits.
             ttl: how long the entry is fresh.
             tags: tags of the entry.
             type: the type to write it as, which `get` must then be told, too; else it is remembered with the value.

@@ -67,9 +67,11 @@ def test_a_payload_with_a_flipped_bit_is_a_value_of_its_type_or_refused(type_: A
 
 def _read(codec: Codec[Any], payload: bytes) -> None:
     try:
-        codec.decode(payload)
+        found = codec.decode(payload)
     except DecodeError:
         return
+    # A value of the type can be written again, and comes back as the same type.
+    assert type(codec.decode(codec.encode(found))) is type(found)
 
 
 @pytest.mark.parametrize("type_", [type_ for type_, _ in SAMPLES])
