@@ -1,6 +1,7 @@
 """asyncio-native caching for services that read and write PostgreSQL through Redis."""
 
 from asynccache.cache import Cache
+from asynccache.codecs.upgrades import Upgrade
 from asynccache.errors import (
     AsyncCacheError,
     BufferFull,
@@ -24,10 +25,12 @@ from asynccache.errors import (
 )
 from asynccache.events import MissReason, Stats
 from asynccache.lifecycle import CacheHealth
+from asynccache.namespaces import Namespace
 from asynccache.policy import Policy
 from asynccache.protocols import (
     Adjust,
     Adjustment,
+    Admission,
     Append,
     Applied,
     Batch,
@@ -46,6 +49,7 @@ from asynccache.strategies.explaining import Explanation, NextRead, Reason
 from asynccache.strategies.loading import LoadContext, current_load
 from asynccache.strategies.read_through import ReadThrough
 from asynccache.strategies.runtime import BufferHealth
+from asynccache.strategies.versions import VersionCounter
 from asynccache.strategies.write_behind import WriteBehind
 from asynccache.strategies.write_through import WriteThrough
 
@@ -54,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adjust",
     "Adjustment",
+    "Admission",
     "Append",
     "Applied",
     "AsyncCacheError",
@@ -80,6 +85,7 @@ __all__ = [
     "MissReason",
     "MissingExtra",
     "MissingTTL",
+    "Namespace",
     "NextRead",
     "Policy",
     "Put",
@@ -95,7 +101,9 @@ __all__ = [
     "Stats",
     "StoreUnavailable",
     "Unavailable",
+    "Upgrade",
     "ValueTooLarge",
+    "VersionCounter",
     "WriteBehind",
     "WriteRejected",
     "WriteThrough",

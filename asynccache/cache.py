@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from asynccache.assembly import make_store
 from asynccache.clock import SYSTEM_CLOCK, Clock
-from asynccache.decorators import Cached, CachedMethod, Decorators
 from asynccache.errors import ConfigurationError
 from asynccache.events import Counters, Stats
 from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
-from asynccache.plain import PlainCache
+from asynccache.namespaces import Namespace
 from asynccache.policy import Duration, Policy, seconds
+from asynccache.protocols import Admission
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient
+from asynccache.strategies.base import check_admission
 from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
+from asynccache.strategies.scope import Scope
 from asynccache.strategies.writing import OnOutage, Writer
 from asynccache.supervision import Supervisor, TaskOwner, finish
 
 __all__ = ["Cache"]
 
-T = TypeVar("T")
-D = TypeVar("D")
 
-
-class Cache(PlainCache):
+class Cache(Namespace):
     """A cache in Redis for the values of one application. Building it does no I/O.
 
     Args:
@@ -52,6 +50,7 @@ class Cache(PlainCache):
         keep_loads: lets a load go on after its last caller was cancelled.
         max_value_bytes: largest encoded value.
         compress_above: compresses encoded values above so many bytes (extra `compress`); None does not.
+        admit: which values are stored where the strategy does not say so; None stores all.
         background: runs services such as the flushers of write-behind in this process.
         clock: reads time.
 
@@ -76,6 +75,7 @@ class Cache(PlainCache):
         keep_loads: bool = False,
         max_value_bytes: int = 8 * 1024 * 1024,
         compress_above: int | None = None,
+        admit: Admission | None = None,
         background: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -104,11 +104,9 @@ class Cache(PlainCache):
             clock=clock,
         )
         runtime = Runtime(
-            space=space,
             store=store,
             reader=Reader(
                 store,
-                space,
                 counters,
                 max_concurrent_loads=max_concurrent_loads,
                 keep_loads=keep_loads,
@@ -125,19 +123,28 @@ class Cache(PlainCache):
             counters=counters,
             clock=clock,
             supervisor=Supervisor(),
-            policy=policy,
-            max_value_bytes=max_value_bytes,
-            compress_above=compress_above,
             background=background,
         )
         if tracker is not None:
             runtime.serve(tracker, always=True)
-        self._namespace = namespace
-        super().__init__(runtime, policy)
-        self._decorators = Decorators(self._runtime)
+        super().__init__(
+            Scope(
+                runtime,
+                space,
+                policy,
+                max_value_bytes=max_value_bytes,
+                compress_above=compress_above,
+                admit=check_admission("Cache", admit),
+            )
+        )
         self._entered = 0
         self._life = asyncio.Lock()
         self._owner = TaskOwner("life")
+
+    @property
+    def runtime(self) -> Runtime:
+        """The parts, which all namespaces share."""
+        return self._runtime
 
     # -- life
 
@@ -199,32 +206,5 @@ class Cache(PlainCache):
         """What this process has counted since the cache was made."""
         return self._runtime.counters.snapshot()
 
-    # -- decorators
-
-    def cached(
-        self,
-        *,
-        ttl: Duration | None = None,
-        key: str | None = None,
-        tags: Sequence[str] = (),
-        policy: Policy | None = None,
-        type: Any = None,
-    ) -> Cached:
-        """Caches the results of an async function by its arguments; see `decorators.Decorators.cached`."""
-        return self._decorators.cached(ttl=ttl, key=key, tags=tags, policy=policy, type=type)
-
-    def cached_method(
-        self,
-        *,
-        ttl: Duration | None = None,
-        key: str | None = None,
-        tags: Sequence[str] = (),
-        policy: Policy | None = None,
-        type: Any = None,
-        shared: bool = False,
-    ) -> CachedMethod:
-        """Caches the results of an async method; see `decorators.Decorators.cached_method`."""
-        return self._decorators.cached_method(ttl=ttl, key=key, tags=tags, policy=policy, type=type, shared=shared)
-
     def __repr__(self) -> str:
-        return f"Cache({self._runtime.store!r}, namespace={self._namespace!r}, {self._runtime.state.value})"
+        return f"Cache({self._runtime.store!r}, namespace={self._scope.space.path[0]!r}, {self._runtime.state.value})"

@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from asynccache.errors import ConfigurationError
-from asynccache.events import Counters
+from asynccache.functions import Claims, FunctionEntry, FunctionOptions
 from asynccache.keys import CellKey
-from asynccache.policy import Duration, Policy
-from asynccache.stores.local import LocalEntries, is_alive
-from asynccache.strategies.base import check_tags
-from asynccache.strategies.explaining import Explanation, explain
-from asynccache.strategies.loading import LoadContext
-from asynccache.strategies.reading import Missing, Question
-from asynccache.strategies.runtime import Runtime
-from asynccache.strategies.sources import returned_type
-from asynccache.strategies.verdicts import Recipe
-from asynccache.templates import compile_template, compile_templates, default_template
+from asynccache.stores.local import is_alive
+from asynccache.strategies.explaining import Explanation
+from asynccache.strategies.scope import Scope
 
-__all__ = ["BoundCachedMethod", "Cached", "CachedFunction", "CachedMethod", "CachedMethodDescriptor", "Decorators"]
+__all__ = [
+    "BoundCachedMethod",
+    "Cached",
+    "CachedFunction",
+    "CachedMethod",
+    "CachedMethodDescriptor",
+    "Decorators",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
-_HANDLES: Final = ("key", "invalidate", "refresh", "explain")
+_HANDLES: Final = ("key", "key_now", "invalidate", "bump", "refresh", "explain")
 S_contra = TypeVar("S_contra", contravariant=True)
 
 
@@ -45,8 +45,16 @@ class CachedFunction(Protocol[P, R_co]):
         """The key in Redis of this call's entry."""
         ...
 
+    async def key_now(self, *args: P.args, **kwargs: P.kwargs) -> CellKey:
+        """The same as `key`, also where the version has to be awaited."""
+        ...
+
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Empties this call's entry; no load that began before it returns can store what it read."""
+        ...
+
+    async def bump(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Begins a new version of this call's entry (with `version=VersionCounter()`)."""
         ...
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -92,13 +100,10 @@ class CachedMethod(Protocol):
 class Decorators:
     """Makes the decorators of one cache."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._templates: dict[str, str] = {}
+    def __init__(self, scope: Scope) -> None:
+        self._claims = Claims(scope)
 
-    def cached(
-        self, *, ttl: Duration | None, key: str | None, tags: Sequence[str], policy: Policy | None, type: Any
-    ) -> Cached:
+    def cached(self, **options: Unpack[FunctionOptions]) -> Cached:
         """Caches the results of an async function by its arguments.
 
         Args:
@@ -106,8 +111,13 @@ class Decorators:
             key: a template such as `"user:{user_id}"`, whose fields are parameters or attributes of them; without it
                 the function's module and name and all its arguments. It names the same cells as a strategy called
                 `user` does, so that either may invalidate what the other has stored.
-            tags: tags of the entries; templates like `key`.
+            tags: tags of the entries: templates like `key`; or a function of the call's arguments, or of these and the
+                result, which it is given last.
             policy: how entries live and are loaded.
+            version: a part of the key that a change raises: a value; a template, as `"{user.updated_at}"`; a coroutine
+                function of the arguments, awaited before each read; or a `VersionCounter()`, which `bump` raises.
+            upgrade: how results of older models are read: `[Upgrade(UserV1, convert)]`; else they are misses.
+            admit: which results are stored: `AfterRequests(2)`, `Predicate(...)`; over the cache's.
             type: what results are; taken from the return annotation if there is one. A result of None is "not found",
                 which is cached only with `negative_ttl`.
 
@@ -115,32 +125,23 @@ class Decorators:
             MissingTTL: there is no TTL here nor in the cache.
             ConfigurationError: not an async function, or a template that does not fit its parameters.
         """
-        if callable(ttl):
+        if callable(options.get("ttl")):
             raise ConfigurationError("cached wants its arguments in parentheses: @cache.cached(ttl='5m')")
 
         def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
-            entry: _Entry[R] = _Entry(self, function, ttl=ttl, key=key, tags=tags, policy=policy, type=type)
+            entry: FunctionEntry[R] = FunctionEntry(self._claims, function, **options)
             return _function(entry, function)
 
         return decorate
 
-    def cached_method(
-        self,
-        *,
-        ttl: Duration | None,
-        key: str | None,
-        tags: Sequence[str],
-        policy: Policy | None,
-        type: Any,
-        shared: bool,
-    ) -> CachedMethod:
+    def cached_method(self, *, shared: bool, **options: Unpack[FunctionOptions]) -> CachedMethod:
         """Caches the results of an async method by its arguments.
 
         Two instances must not get each other's results: `key` names what tells them apart, as in
         `"orders:{self.tenant}:{order_id}"`; or `shared=True` says that all instances give the same results.
 
         Args:
-            ttl, key, tags, policy, type: as for `cached`.
+            options: as for `cached`.
             shared: all instances share their entries.
 
         Raises:
@@ -151,122 +152,27 @@ class Decorators:
             first = next(iter(inspect.signature(method).parameters), None)
             if first is None:
                 raise ConfigurationError(f"{method.__qualname__} has no self: use `cached` for functions")
+            key = options.get("key")
             if not shared and (key is None or f"{{{first}." not in key):
                 raise ConfigurationError(
                     f"{method.__qualname__}: instances would share entries; name what tells them apart in the key,"
                     f" such as key='orders:{{{first}.tenant}}:{{order_id}}', or pass shared=True"
                 )
-            entry: _Entry[R] = _Entry(
-                self, method, ttl=ttl, key=key, tags=tags, policy=policy, type=type, skip=(first,)
-            )
+            entry: FunctionEntry[R] = FunctionEntry(self._claims, method, skip=(first,), **options)
             return cast("CachedMethodDescriptor[S, P, R]", _Method(entry, method))
 
         return decorate
 
-    def claim(self, template: str, function: Callable[..., Any]) -> None:
-        """Refuses a template that another function has: they would read each other's results."""
-        name = f"{function.__module__}.{function.__qualname__}"
-        owner = self._templates.setdefault(template, name)
-        if owner != name:
-            raise ConfigurationError(f"key={template!r} of {name} is the key of {owner}, too: give each its own")
 
-    @property
-    def runtime(self) -> Runtime:
-        """The cache's parts."""
-        return self._runtime
-
-
-class _Entry(Generic[R]):
-    """How the calls of one function are cached."""
-
-    def __init__(
-        self,
-        decorators: Decorators,
-        function: Callable[..., Coroutine[Any, Any, R]],
-        *,
-        ttl: Duration | None,
-        key: str | None,
-        tags: Sequence[str],
-        policy: Policy | None,
-        type: Any,
-        skip: tuple[str, ...] = (),
-    ) -> None:
-        if not inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"cached needs an `async def` function, not {function!r}")
-        name = function.__qualname__
-        runtime = decorators.runtime
-        signature = inspect.signature(function)
-        if key is None:
-            self.build = default_template(function, signature, skip=skip, prefix=runtime.space.cells)
-        else:
-            self.build = compile_template(key, signature, prefix=runtime.space.cells)
-            decorators.claim(key, function)
-        self._function = function
-        self._runtime = runtime
-        names = check_tags(tags, f"{name}: tags")
-        self.fixed = None if any("{" in tag for tag in names) else runtime.generations(names)
-        self._tags = compile_templates(names, signature)
-        self.recipe: Recipe[R] = Recipe(
-            name,
-            runtime.codec(_type_of(function) if type is None else type),
-            runtime.policy(f"cached function {name}", policy, ttl),
-        )
-
-    def key(self, *args: Any, **kwargs: Any) -> CellKey:
-        return CellKey(self.build(*args, **kwargs))
-
-    async def call(self, *args: Any, **kwargs: Any) -> R:
-        self._runtime.check()
-        # There is a loader, so the answer is never MISSING; None is R's.
-        return cast("R", await self._runtime.reader.get(self.question(args, kwargs)))
-
-    @property
-    def check(self) -> Callable[[], None]:
-        return self._runtime.check
-
-    @property
-    def read(self) -> Callable[[Question[R]], Coroutine[Any, Any, R | Missing | None]]:
-        return self._runtime.reader.get
-
-    @property
-    def entries(self) -> LocalEntries | None:
-        return self._runtime.reader.entries
-
-    @property
-    def counters(self) -> Counters:
-        return self._runtime.counters
-
-    async def invalidate(self, *args: Any, **kwargs: Any) -> None:
-        self._runtime.check()
-        await self._runtime.writer.invalidate([self.key(*args, **kwargs)])
-
-    async def refresh(self, *args: Any, **kwargs: Any) -> R:
-        self._runtime.check()
-        return cast("R", await self._runtime.reader.refresh(self.question(args, kwargs)))
-
-    async def explain(self, *args: Any, **kwargs: Any) -> Explanation:
-        self._runtime.check()
-        return await explain(self._runtime.store, self.question(args, kwargs))
-
-    def question(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Question[R]:
-        function = self._function
-
-        def load(_: LoadContext) -> Coroutine[Any, Any, R]:
-            return function(*args, **kwargs)
-
-        fixed = self.fixed
-        generations = self._runtime.generations(self._tags(*args, **kwargs)) if fixed is None else fixed
-        return Question(self.build(*args, **kwargs), generations, self.recipe, load)
-
-
-def _type_of(function: Callable[..., Any]) -> Any:
-    found = returned_type(function)
-    return Any if found is None else found
-
-
-def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
+def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
     entries, check, read, question = entry.entries, entry.check, entry.read, entry.question
-    if entries is None or entry.fixed is None:
+    if entry.awaits:
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> R:
+            return await entry.call(*args, **kwargs)
+
+    elif entries is None or entry.fixed is None:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
@@ -307,7 +213,7 @@ def _function(entry: _Entry[R], function: Callable[P, Coroutine[Any, Any, R]]) -
 class _Method(Generic[S, R]):
     """A descriptor: each access makes a coroutine function bound to the instance, with its handles bound, too."""
 
-    def __init__(self, entry: _Entry[R], method: Callable[..., Coroutine[Any, Any, R]]) -> None:
+    def __init__(self, entry: FunctionEntry[R], method: Callable[..., Coroutine[Any, Any, R]]) -> None:
         self._entry = entry
         self._unbound = _function(entry, method)
         functools.update_wrapper(self, method)  # type: ignore[arg-type]  # it is called through __get__

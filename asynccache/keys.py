@@ -2,9 +2,12 @@
 
     cell         shop:user:42                      namespace, name, parts
     generation   shop#g:users  shop#g              of a tag; of the namespace itself
+                 shop#g:~v:user:42                 of an entity with a counted version
     buffer       shop#w:{score.3}:pending          write-behind, by partition; {...} is the hash tag
                  shop:score:{score.3}:ada          its cells, in the same slot
-    nested       shop/tenant-7:user:42             a namespace in a namespace
+    versioned    shop:user@3:42                    entries of a version
+    nested       shop/tenant-7:user:42             a namespace in a namespace; shop/tenant-7#g its generation
+                 shop#w/tenant-7:{score.3}:...     its buffers
 
 A part says its type: an int is `42`, a string that could be taken for something else begins with `'` (`'42`), and every
 other type begins with `~` and a code. Data is percent-encoded, so that it holds no separator, no brace and no wildcard.
@@ -223,6 +226,10 @@ class KeySpace:
         encoded = escape(tag)
         return f"{self._prefix}#g:{encoded if len(encoded) <= LONGEST else shorten(encoded)}"
 
+    def counter(self, name: str, key: Any) -> CellKey:
+        """The generation that counts the versions of an entity; no tag's, since `~` is escaped in tags."""
+        return CellKey(f"{self._prefix}#g:~v:{name}:{encode_key(key)}")
+
     def own_generations(self) -> tuple[str, ...]:
         """The generations that every entry here carries: the namespace's, and those of the ones that it is in."""
         return tuple(f"{'/'.join(self._path[: depth + 1])}#g" for depth in range(len(self._path)))
@@ -233,7 +240,8 @@ class KeySpace:
 
     def buffer(self, name: str, partition: int, part: str) -> str:
         """A key of a write-behind buffer's partition."""
-        return f"{self._prefix}#w:{{{name}.{partition}}}:{part}"
+        # The outermost name first, so that nobody who tracks cells and generations hears of buffers.
+        return f"{'/'.join((f'{self._path[0]}#w', *self._path[1:]))}:{{{name}.{partition}}}:{part}"
 
     def partition_cell(self, name: str, partition: int, key: Any) -> CellKey:
         """The cell of an entity, in the slot of its partition's buffer."""

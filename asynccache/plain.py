@@ -10,12 +10,13 @@ from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy, effective_policy
 from asynccache.protocols import KeyValue
 from asynccache.steps import Put
-from asynccache.strategies.base import check_tags
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.filling import new_value
-from asynccache.strategies.loading import bind_loader
+from asynccache.strategies.loading import admitted, bind_loader
 from asynccache.strategies.reading import Missing
 from asynccache.strategies.runtime import Runtime
+from asynccache.strategies.scope import Scope
+from asynccache.strategies.tagging import check_tags
 from asynccache.strategies.verdicts import Question, Recipe, storable
 from asynccache.strategies.writing import Update
 from asynccache.tokens import new_token
@@ -32,10 +33,15 @@ _LOOK: Final = Policy(ttl=1.0)
 class PlainCache:
     """The part of a `Cache` that works on keys of the caller's."""
 
-    def __init__(self, runtime: Runtime, policy: Policy | None) -> None:
-        self._runtime = runtime
-        self._policy = policy
-        self._any = runtime.codec(Any)
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._runtime = scope.runtime
+        self._any = scope.codec(Any)
+
+    @property
+    def scope(self) -> Scope:
+        """The namespace, for strategies."""
+        return self._scope
 
     @property
     def runtime(self) -> Runtime:
@@ -101,12 +107,12 @@ class PlainCache:
                 f"load must be an async function without arguments, not {load.__class__.__name__} ({load!r})"
             )
         policy = self._policy_for("get_or_load", ttl)
-        question = Question(
-            self._cell(key),
-            self._runtime.generations(check_tags(tags)),
-            Recipe("", self._codec(type), policy),
-            bind_loader(load),
-        )
+        cell = self._cell(key)
+        loader = bind_loader(load)
+        admit = self._scope.admit
+        if admit is not None:
+            loader = admitted(admit, cell, key, loader)
+        question = Question(cell, self._scope.generations(check_tags(tags)), self._recipe(type, policy), loader)
         # There is a loader, so the answer is never MISSING; None is T's.
         return cast("T", await self._runtime.reader.get(question))
 
@@ -145,8 +151,8 @@ class PlainCache:
     ) -> None:
         """Caches many values, in one call to Redis; each by itself is atomic. See `set`."""
         self._runtime.check()
-        recipe: Recipe[Any] = Recipe("", self._codec(type), self._policy_for("set", ttl))
-        names = self._runtime.generations(check_tags(tags))
+        recipe = self._recipe(type, self._policy_for("set", ttl))
+        names = self._scope.generations(check_tags(tags))
         packed = {self._cell(key): None if value is None else recipe.codec.pack(value) for key, value in values.items()}
         if not packed:
             return
@@ -181,7 +187,7 @@ class PlainCache:
         """
         self._runtime.check()
         names = check_tags(tags)
-        await self._runtime.writer.invalidate((), [self._runtime.space.generation(tag) for tag in names])
+        await self._runtime.writer.invalidate((), [self._scope.space.generation(tag) for tag in names])
 
     async def explain(self, key: KeyValue | CellKey, *, type: Any = None) -> Explanation:
         """What the next read of this key would do, and why. Changes nothing."""
@@ -192,7 +198,8 @@ class PlainCache:
         """Wraps a write of the database: `async with cache.updating("user:42", tags=["users"]): ...`.
 
         While inside, readers of these keys and tags go to the database; after it, nobody reads anything older from the
-        cache, whatever was being loaded meanwhile. If the body raises, the entries are emptied all the same.
+        cache, whatever was being loaded meanwhile. If the body raises, the entries are emptied all the same. Inside of
+        a transaction opened with `asynccache.postgres.transaction(...)` it ends after the COMMIT.
 
         Args:
             keys: what the body changes: key values, or what a strategy's `key(...)` returned.
@@ -202,20 +209,23 @@ class PlainCache:
             StoreUnavailable: Redis cannot be told (with `on_outage="refuse"`); the body has not run.
         """
         self._runtime.check()
-        generations = [self._runtime.space.generation(tag) for tag in check_tags(tags)]
-        return self._runtime.writer.update([self._cell(key) for key in keys], generations)
+        generations = [self._scope.space.generation(tag) for tag in check_tags(tags)]
+        return self._runtime.writer.update([self._cell(key) for key in keys], generations, deferred=True)
 
     # -- inside
 
     def _cell(self, key: KeyValue | CellKey) -> CellKey:
-        return key if isinstance(key, CellKey) else self._runtime.space.cell("", key)
+        return key if isinstance(key, CellKey) else self._scope.space.cell("", key)
 
     def _codec(self, type_: Any) -> Any:
-        return self._any if type_ is None else self._runtime.codec(type_)
+        return self._any if type_ is None else self._scope.codec(type_)
 
     def _policy_for(self, where: str, ttl: Duration | None) -> Policy:
-        return effective_policy(where, self._policy, ttl=ttl)
+        return effective_policy(where, self._scope.policy, ttl=ttl)
 
     def _question(self, key: KeyValue | CellKey, type_: Any) -> Question[Any]:
-        recipe: Recipe[Any] = Recipe("", self._codec(type_), self._policy or _LOOK)
-        return Question(self._cell(key), self._runtime.generations(), recipe, None)
+        recipe = self._recipe(type_, self._scope.policy or _LOOK)
+        return Question(self._cell(key), self._scope.generations(), recipe, None)
+
+    def _recipe(self, type_: Any, policy: Policy) -> Recipe[Any]:
+        return Recipe("", self._codec(type_), policy, self._scope.space)

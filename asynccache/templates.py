@@ -9,10 +9,10 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from asynccache.errors import ConfigurationError
-from asynccache.keys import LONGEST, encode_key, encode_part, escape, shorten
+from asynccache.errors import ConfigurationError, InvalidKey
+from asynccache.keys import LONGEST, KeySpace, encode_key, encode_part, escape, shorten
 
-__all__ = ["compile_template", "compile_templates", "default_template"]
+__all__ = ["compile_template", "compile_templates", "default_template", "with_version"]
 
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
 _BORDER: Final = re.compile(r"[^A-Za-z0-9_.@+=%'~(),-]").search
@@ -20,13 +20,16 @@ _BORDER: Final = re.compile(r"[^A-Za-z0-9_.@+=%'~(),-]").search
 _FIELD: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").fullmatch
 
 
-def compile_template(template: str, signature: inspect.Signature, prefix: str = "") -> Callable[..., str]:
+def compile_template(
+    template: str, signature: inspect.Signature, prefix: str = "", version: object = None
+) -> Callable[..., str]:
     """Makes a function of a template: it takes the call's arguments and returns the key after the namespace.
 
     Args:
         template: text with fields that name parameters, or attributes of them: `"user:{user_id}"`, `"{self.tenant}"`.
         signature: of the function whose calls are keyed.
         prefix: put in front.
+        version: a value, or a template of fields, that is put after the name: `user@3:...`; None for none.
 
     Returns:
         A function with the same parameters. Every field becomes one encoded part, so that data cannot form a separator.
@@ -36,7 +39,11 @@ def compile_template(template: str, signature: inspect.Signature, prefix: str = 
     """
     if not isinstance(template, str) or not template:
         raise ConfigurationError(f"key={template!r} must be a template such as 'user:{{user_id}}'")
-    pieces = _pieces(template, signature)
+    if version is not None:
+        name, colon, rest = template.partition(":")
+        pieces = [*_pieces(name, signature), "'@'", _version(version, signature), *_pieces(colon + rest, signature)]
+    else:
+        pieces = _pieces(template, signature)
     # The usual case without a call, since this is a good part of what a hit in memory costs.
     text = f"__asynccache_text := {' + '.join(pieces)}"
     expression = f"(__asynccache_text if len({text}) <= {2 * LONGEST} else __asynccache_short(__asynccache_text))"
@@ -49,8 +56,36 @@ def compile_templates(templates: Sequence[str], signature: inspect.Signature) ->
     return _compile(f"({''.join(f'{item}, ' for item in tuples)})", signature)
 
 
+def _version(version: object, signature: inspect.Signature) -> str:
+    """The expression of a version: one part, whatever fields it is made of."""
+    if not isinstance(version, str) or "{" not in version:
+        try:
+            return repr(encode_part(version))
+        except InvalidKey as error:
+            raise ConfigurationError(f"version={version!r}: {error}") from error
+    fields = [piece for piece in _pieces(version, signature) if piece.startswith("__asynccache_part(")]
+    literals = [literal for literal, *_ in string.Formatter().parse(version) if literal.strip(":")]
+    if literals:
+        raise ConfigurationError(
+            f"version={version!r}: between fields there may be ':' and no other text; the name is in the key already"
+        )
+    values = ", ".join(piece.removeprefix("__asynccache_part(").removesuffix(")") for piece in fields)
+    return f"__asynccache_part(({values}{',' if len(fields) == 1 else ''}))" if len(fields) > 1 else fields[0]
+
+
+def with_version(key: str, space: KeySpace, version: object) -> str:
+    """A key with a version after its name, as `compile_template` puts it there."""
+    name, colon, rest = key.removeprefix(space.cells).partition(":")
+    return f"{space.cells}{name}@{encode_part(version)}{colon}{rest}"
+
+
 def default_template(
-    function: Callable[..., Any], signature: inspect.Signature, *, skip: Sequence[str] = (), prefix: str = ""
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    *,
+    skip: Sequence[str] = (),
+    prefix: str = "",
+    version: object = None,
 ) -> Callable[..., str]:
     """The key of a function without a template: its module and name, and all its arguments, defaults filled in."""
     name = escape(f"{function.__module__}.{function.__qualname__}")
@@ -64,7 +99,10 @@ def default_template(
         names.append(value)
     # Also without arguments the key has a part of its own, and one argument is not the tuple of it.
     arguments = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-    return _compile(f"{prefix + name + ':'!r} + __asynccache_key({arguments})", signature)
+    if version is None:
+        return _compile(f"{prefix + name + ':'!r} + __asynccache_key({arguments})", signature)
+    text = f"{prefix + name + '@'!r} + {_version(version, signature)} + ':' + __asynccache_key({arguments})"
+    return _compile(text, signature)
 
 
 def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) -> list[str]:

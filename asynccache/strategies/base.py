@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
+from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey, check_name
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import KeyValue
+from asynccache.protocols import Admission, KeyValue
 from asynccache.strategies.explaining import Explanation, explain
-from asynccache.strategies.loading import Load, bind_loader
+from asynccache.strategies.loading import Load, admitted, bind_loader, tagged
 from asynccache.strategies.reading import Missing, Question
-from asynccache.strategies.runtime import Host, Runtime
+from asynccache.strategies.scope import Host, scope_of
 from asynccache.strategies.sources import CheckedSource
+from asynccache.strategies.tagging import TagRule, Tags, check_tags
 from asynccache.strategies.verdicts import Recipe
+from asynccache.strategies.versions import Version, VersionRule
 from asynccache.strategies.writing import Update
 
-__all__ = ["Strategy", "Tags", "check_tags", "found_only", "loader_for"]
+__all__ = ["EntryOptions", "Strategy", "check_admission", "found_only", "loader_for"]
 
 V = TypeVar("V")
 
-Tags: TypeAlias = Sequence[str] | Callable[[Any], Sequence[str]]
-"""Tags of a strategy's entries: the same for all, or a function of the key value."""
+
+class EntryOptions(TypedDict, total=False):
+    """What every strategy may be told of its entries.
+
+    Attributes:
+        ttl: how long an entry is fresh (seconds, a `timedelta`, or text such as `"5m"`); over the policy's, over the
+            cache's.
+        policy: how entries live and are loaded; over the cache's.
+        tags: tags of the entries: for all the same, or templates such as `"user:{key}"`; a function of the key value;
+            or a function of key value and value.
+        version: a part of the key that a change raises: the same for all, a function of the key value, a coroutine
+            function of it, or a `VersionCounter()`.
+        upgrade: how entries of older models are read; else they are misses.
+        admit: which values are stored (`Always()`, `AfterRequests(2)`, `Predicate(...)`); over the cache's.
+    """
+
+    ttl: Duration | None
+    policy: Policy | None
+    tags: Tags
+    version: Version
+    upgrade: Upgrades[Any] | None
+    admit: Admission | None
 
 
 class Strategy(Generic[V]):
@@ -31,10 +54,9 @@ class Strategy(Generic[V]):
     Args:
         cache: the cache, or a namespace of it.
         name: names the entity in keys; letters, digits, `_`, `-` and `.`.
-        ttl: how long an entry is fresh; over the policy's, over the cache's.
-        policy: how entries live and are loaded; over the cache's.
         type: what values are; None takes any value and remembers its type.
-        tags: tags of the entries, or a function of the key value.
+        ttl, policy, tags, version, upgrade, admit: see `EntryOptions`.
+        parts: sources and sinks, to be opened with the cache.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.
@@ -46,22 +68,28 @@ class Strategy(Generic[V]):
         cache: Host,
         name: str,
         *,
-        ttl: Duration | None,
-        policy: Policy | None,
         type: Any,
-        tags: Tags,
+        ttl: Duration | None = None,
+        policy: Policy | None = None,
+        tags: Tags = (),
+        version: Version = None,
+        upgrade: Upgrades[V] | None = None,
+        admit: Admission | None = None,
         parts: Sequence[object] = (),
     ) -> None:
         kind = self.__class__.__name__
-        runtime = getattr(cache, "runtime", None)
-        if not isinstance(runtime, Runtime):
-            raise ConfigurationError(f"{kind}: cache must be a Cache, not {cache.__class__.__name__} ({cache!r})")
-        self._runtime = runtime
+        where = f"{kind} {name!r}"
+        self._scope = scope_of(cache, where)
+        self._runtime = self._scope.runtime
         self._name = check_name(name, f"{kind} name")
-        chosen = self._runtime.policy(f"{kind} {name!r}", policy, ttl)
-        self._recipe: Recipe[V] = Recipe(name, self._runtime.codec(Any if type is None else type), chosen)
-        self._tags = _tags(tags, f"{kind} {name!r}")
-        self._fixed = None if callable(self._tags) else self._runtime.generations(self._tags)
+        self._recipe: Recipe[V] = self._scope.recipe(
+            where, name, Any if type is None else type, policy=policy, ttl=ttl, upgrade=upgrade
+        )
+        self._version = VersionRule(name, version, self._scope.space, where)
+        self._tags = TagRule(tags, where=f"{where}: tags")
+        fixed = self._tags.fixed
+        self._fixed = None if fixed is None or self._version.counted else self._scope.generations(fixed)
+        self._admit = check_admission(where, admit) or self._scope.admit
         self._parts = tuple(parts)
         self._checks = [part.check_key for part in parts if isinstance(part, CheckedSource)]
         self._ready = False
@@ -82,8 +110,13 @@ class Strategy(Generic[V]):
 
         Raises:
             InvalidKey: the value cannot be part of a key.
+            ConfigurationError: its version has to be awaited; see `key_now`.
         """
-        return self._runtime.space.cell(self._name, key)
+        return self._version.cell(key)
+
+    async def key_now(self, key: KeyValue) -> CellKey:
+        """The same as `key`, also where the version has to be awaited: the key of the version that is current now."""
+        return await self._version.cell_now(key)
 
     async def invalidate(self, *keys: KeyValue) -> None:
         """Empties the entries of these keys, because the database has been changed by other means.
@@ -94,13 +127,23 @@ class Strategy(Generic[V]):
             StoreUnavailable: Redis did not confirm it (with `on_outage="refuse"`).
         """
         await self._prepare()
-        cells = [self.key(key) for key in keys]
-        await self._runtime.writer.invalidate(cells)
+        await self._runtime.writer.invalidate([await self.key_now(key) for key in keys])
+
+    async def bump(self, *keys: KeyValue) -> None:
+        """Begins a new version of these keys (with `version=VersionCounter()`): nobody is served an older entry, and no
+        load that began before it returns can store what it read as the new one.
+
+        Raises:
+            ConfigurationError: the strategy has no counter.
+            StoreUnavailable: Redis did not confirm it (with `on_outage="refuse"`).
+        """
+        await self._prepare()
+        await self._runtime.writer.invalidate((), [self._version.counter(key) for key in keys])
 
     async def explain(self, key: KeyValue) -> Explanation:
         """What the next read of this key would do, and why. Changes nothing."""
         await self._prepare()
-        return await explain(self._runtime.store, self._question(key, None))
+        return await explain(self._runtime.store, await self._ask(key, None))
 
     # -- for the strategies
 
@@ -121,35 +164,57 @@ class Strategy(Generic[V]):
     def _generations(self, key: KeyValue) -> tuple[str, ...]:
         if self._fixed is not None:
             return self._fixed
-        tags = self._tags(key)  # type: ignore[operator]  # fixed is set otherwise
-        return self._runtime.generations(check_tags(tags, f"tags of {self._name!r}"))
+        found = self._scope.generations(self._tags.early(key))
+        return (*found, self._version.counter(key)) if self._version.counted else found
 
-    def _question(self, key: KeyValue, load: Load[V] | None, ttl: Duration | None = None) -> Question[V]:
-        recipe = self._recipe
-        if ttl is not None:
-            recipe = Recipe(recipe.name, recipe.codec, recipe.policy.with_ttl(ttl))
-        return Question(self._cell(key), self._generations(key), recipe, load)
+    def _generations_of(self, key: KeyValue, value: V) -> tuple[str, ...]:
+        """The generations of an entry whose value is known."""
+        known = self._generations(key)
+        if self._tags.late is None:
+            return known
+        late = (self._scope.space.generation(tag) for tag in self._tags.late(key, value))
+        return tuple(dict.fromkeys((*known, *late)))
+
+    async def _ask(self, key: KeyValue, load: Load[V] | None, ttl: Duration | None = None) -> Question[V]:
+        cell = self._cell(key) if not self._version.awaited else await self._cell_now(key)
+        if load is not None:
+            if self._tags.late is not None:
+                load = tagged(self._tags.late, key, load)
+            if self._admit is not None:
+                load = admitted(self._admit, cell, key, load)
+        return Question(cell, self._generations(key), self._recipe.lasting(ttl), load)
+
+    async def _cell_now(self, key: KeyValue) -> CellKey:
+        for check in self._checks:
+            check(key)
+        return await self.key_now(key)
 
     async def _get(self, key: KeyValue, load: Load[V], ttl: Duration | None = None) -> V | None:
         await self._prepare()
-        answer = await self._runtime.reader.get(self._question(key, load, ttl))
+        answer = await self._runtime.reader.get(await self._ask(key, load, ttl))
         return _found(answer)
 
     async def _get_many(self, keys: Iterable[Any], load: Callable[[Any], Load[V]]) -> dict[Any, V | None]:
         await self._prepare()
         distinct = list(dict.fromkeys(keys))
-        values = await self._runtime.reader.get_many([self._question(key, load(key)) for key in distinct])
+        values = await self._runtime.reader.get_many([await self._ask(key, load(key)) for key in distinct])
         return {key: _found(value) for key, value in zip(distinct, values, strict=True)}
 
     async def _refresh(self, key: KeyValue, load: Load[V]) -> V | None:
         await self._prepare()
-        return await self._runtime.reader.refresh(self._question(key, load))
+        return await self._runtime.reader.refresh(await self._ask(key, load))
 
-    def _update(self, keys: Iterable[Any], tags: Iterable[str] = ()) -> Update:
+    def _update(self, keys: Iterable[Any], tags: Iterable[str] = (), *, deferred: bool = False) -> Update:
         distinct = list(dict.fromkeys(keys))
-        cells = [self._cell(key) for key in distinct]
-        names = list(check_tags(tags, "tags"))
-        return self._runtime.writer.update(cells, [self._runtime.space.generation(tag) for tag in names])
+        generations = [self._scope.space.generation(tag) for tag in check_tags(tags, "tags")]
+        if not self._version.awaited:
+            cells = [self._cell(key) for key in distinct]
+            return self._runtime.writer.update(cells, generations, deferred=deferred)
+
+        async def resolve() -> list[CellKey]:
+            return [await self._cell_now(key) for key in distinct]
+
+        return self._runtime.writer.update(resolve, generations, deferred=deferred)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self._name!r}, ttl={self._recipe.policy.ttl_seconds:g})"
@@ -171,18 +236,17 @@ def _found(value: V | Missing | None) -> V | None:
     return None if isinstance(value, Missing) else value
 
 
-def _tags(tags: Tags, where: str) -> Tags:
-    return tags if callable(tags) else check_tags(tags, f"{where}: tags")
+def check_admission(where: str, admit: object) -> Admission | None:
+    """An admission policy as a user gave it.
 
-
-def check_tags(tags: Iterable[str], what: str = "tags") -> tuple[str, ...]:
-    """Checks tags given as a sequence; a lone string is a likely slip, since it is a sequence, too."""
-    if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
-        raise ConfigurationError(f"{what} must be a sequence of strings, such as ['users'], not {tags!r}")
-    names = tuple(tags)
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError(
-                f"{what}: a tag must be a non-empty string, not {name.__class__.__name__} ({name!r})"
-            )
-    return names
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if admit is None:
+        return None
+    if isinstance(admit, type) or not isinstance(admit, Admission):
+        raise ConfigurationError(
+            f"{where}: admit must be Always(), AfterRequests(2), Predicate(function) or anything with"
+            f" `admits(cell, key, value)`, not {admit!r}"
+        )
+    return admit

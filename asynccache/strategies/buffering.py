@@ -11,6 +11,7 @@ from asynccache.errors import ConfigurationError, DatabaseUnavailable, Durabilit
 from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsDeadLetters, Retried, Sink, Write
 from asynccache.stores.guarded import GuardedStore
 from asynccache.strategies.runtime import BufferHealth, Runtime
+from asynccache.strategies.scope import Scope
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import Buffer, Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
@@ -46,7 +47,7 @@ class Buffering:
     """The buffer of one strategy: opened and closed with the cache, and looked after while it is open.
 
     Args:
-        runtime: the cache's parts.
+        scope: the namespace that it is in.
         name: the strategy's name.
         partitions, max_pending, durability, replicas, unsafe, confirm_timeout: see `WriteBehind`.
 
@@ -61,7 +62,7 @@ class Buffering:
 
     def __init__(
         self,
-        runtime: Runtime,
+        scope: Scope,
         name: str,
         *,
         partitions: int,
@@ -71,11 +72,12 @@ class Buffering:
         unsafe: Unsafe,
         confirm_timeout: float,
     ) -> None:
+        runtime, space = scope.runtime, scope.space
         store: Any = runtime.store
         where = f"WriteBehind {name!r}"
         check_settings(where, durability, unsafe)
         self._where = where
-        self._name = name
+        self._name = f"{scope.where}{name}"
         self._runtime = runtime
         self.durability = durability
         self.claims: Claims | None = None
@@ -83,7 +85,7 @@ class Buffering:
         self._safety: Safety | None = None
         if durability == "memory":
             self.buffer = MemoryBuffer(
-                store, runtime.space, name, partitions=partitions, max_pending=max_pending, clock=runtime.clock
+                store, space, name, partitions=partitions, max_pending=max_pending, clock=runtime.clock
             )
         else:
             if not isinstance(store, GuardedStore):
@@ -94,7 +96,7 @@ class Buffering:
             self._safety = Safety(
                 where,
                 store,
-                runtime.space.buffer(name, 0, "confirm"),
+                space.buffer(name, 0, "confirm"),
                 durability=durability,
                 replicas=replicas,
                 unsafe=unsafe,
@@ -103,16 +105,16 @@ class Buffering:
             )
             self.buffer = Buffer(
                 store,
-                runtime.space,
+                space,
                 name,
                 partitions=partitions,
                 max_pending=max_pending,
                 send=self._safety.send if durability != "redis" else None,
             )
-            self.claims = RedisClaims(store, runtime.space, name)
+            self.claims = RedisClaims(store, space, name)
         self.letters: DeadLetters | None = None
         self.dead_letters: int | None = None
-        self.watch = _Watch(f"buffer:{name}", self.look)
+        self.watch = _Watch(f"buffer:{self._name}", self.look)
 
     async def open(self) -> None:
         """Checks that Redis holds what this process takes for granted.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
-from asynccache.policy import Duration, Policy
+from asynccache.policy import Duration
 from asynccache.protocols import KeyValue
-from asynccache.strategies.base import Strategy, Tags, found_only, loader_for
-from asynccache.strategies.runtime import Host
+from asynccache.strategies.base import EntryOptions, Strategy, found_only, loader_for
+from asynccache.strategies.scope import Host
 from asynccache.strategies.writing import Update
 
 __all__ = ["CacheAside"]
@@ -22,11 +22,9 @@ class CacheAside(Strategy[V]):
     Args:
         cache: the cache, or a namespace of it.
         name: names the entity in keys.
-        ttl: how long an entry is fresh; over the policy's, over the cache's.
-        policy: how entries live and are loaded; over the cache's.
         type: what values are (dataclass, Struct, pydantic model, TypedDict, or any msgspec type); they come back as
             that. None takes any value and remembers its type.
-        tags: tags of the entries, or a function of the key value.
+        options: `ttl`, `policy`, `tags`, `version`, `upgrade`, `admit`; see `EntryOptions`.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.
@@ -40,9 +38,7 @@ class CacheAside(Strategy[V]):
         name: str,
         *,
         type: type[V],
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
-        tags: Tags = (),
+        **options: Unpack[EntryOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -51,21 +47,10 @@ class CacheAside(Strategy[V]):
         name: str,
         *,
         type: Any = None,
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
-        tags: Tags = (),
+        **options: Unpack[EntryOptions],
     ) -> None: ...
-    def __init__(
-        self,
-        cache: Host,
-        name: str,
-        *,
-        type: Any = None,
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
-        tags: Tags = (),
-    ) -> None:
-        super().__init__(cache, name, ttl=ttl, policy=policy, type=type, tags=tags)
+    def __init__(self, cache: Host, name: str, *, type: Any = None, **options: Unpack[EntryOptions]) -> None:
+        super().__init__(cache, name, type=type, **options)
 
     async def get(
         self, key: KeyValue, load: Callable[..., Awaitable[V | None]], *, ttl: Duration | None = None
@@ -99,7 +84,8 @@ class CacheAside(Strategy[V]):
         """Wraps a write: `async with users.updating(42): await db.execute("UPDATE ...")`.
 
         While inside, other readers go to the database; after it, nobody reads anything older from the cache, whatever
-        was being loaded meanwhile. If the body raises, the entries are emptied all the same.
+        was being loaded meanwhile. If the body raises, the entries are emptied all the same. Inside of a transaction
+        opened with `asynccache.postgres.transaction(...)` it ends after the COMMIT.
 
         Args:
             keys: the entities that the body changes.
@@ -109,4 +95,4 @@ class CacheAside(Strategy[V]):
             StoreUnavailable: Redis cannot be told (with `on_outage="refuse"`); the body has not run.
         """
         self._runtime.check()
-        return self._update(keys, tags)
+        return self._update(keys, tags, deferred=True)

@@ -13,7 +13,6 @@ from asynccache.codecs import Codec, Packed
 from asynccache.entry import NewValue, generation_micros, is_generation
 from asynccache.errors import EncodeError, LoadTimeout, StoreUnavailable, ValueTooLarge
 from asynccache.events import Counters
-from asynccache.keys import KeySpace
 from asynccache.steps import Ensure, Extend, Fill, Invalidate, Outcome, Release
 from asynccache.stores.base import Store
 from asynccache.strategies.loading import Load, LoadContext, loading
@@ -98,9 +97,8 @@ def new_value(
 class Filler:
     """Runs loads: bounds their time, keeps their lease alive, stores what they bring or gives the lease back."""
 
-    def __init__(self, store: Store, spaces: KeySpace, counters: Counters, owner: TaskOwner, clock: Clock) -> None:
+    def __init__(self, store: Store, counters: Counters, owner: TaskOwner, clock: Clock) -> None:
         self._store = store
-        self._space = spaces
         self._count = counters
         self._owner = owner
         self._releases = TaskOwner("releases")
@@ -233,7 +231,7 @@ class Filler:
         """The entry's generations with those of tags that the loader added; None if one began after the load did."""
         if not context.late_tags or filling.leased is None:
             return filling.generations
-        keys = [self._space.generation(tag) for tag in context.late_tags]
+        keys = [filling.recipe.space.generation(tag) for tag in context.late_tags]
         late = dict(zip(keys, await self._store.read(keys), strict=True))
         for key, raw in late.items():
             if raw is None:

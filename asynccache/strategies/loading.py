@@ -8,8 +8,9 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 from asynccache.policy import Duration, seconds
+from asynccache.protocols import Admission
 
-__all__ = ["Load", "LoadContext", "bind_loader", "current_load"]
+__all__ = ["Load", "LoadContext", "admitted", "bind_loader", "current_load", "tagged"]
 
 V = TypeVar("V")
 
@@ -112,6 +113,30 @@ def bind_loader(load: Callable[..., Awaitable[V | None]], *args: Any) -> Load[V]
         return load(*args, ctx=context) if _takes_context(load) else load(*args)
 
     return bound
+
+
+def admitted(admit: Admission, cell: str, key: Any, load: Load[V]) -> Load[V]:
+    """A loader whose value is stored only if it is admitted."""
+
+    async def loaded(context: LoadContext) -> V | None:
+        value = await load(context)
+        if not admit.admits(cell, key, value):
+            context.skip()
+        return value
+
+    return loaded
+
+
+def tagged(late: Callable[..., Iterable[str]], key: Any, load: Load[V]) -> Load[V]:
+    """A loader whose value says which tags it has: `late(key, value)`."""
+
+    async def loaded(context: LoadContext) -> V | None:
+        value = await load(context)
+        if value is not None:
+            context.tags(late(key, value))
+        return value
+
+    return loaded
 
 
 def _takes_context(load: Callable[..., Any]) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
-from asynccache.policy import Duration, Policy
+from asynccache.policy import Duration
 from asynccache.protocols import KeyValue, Loader, ManyLoader, Source
-from asynccache.strategies.base import Strategy, Tags, found_only
-from asynccache.strategies.runtime import Host
+from asynccache.strategies.base import EntryOptions, Strategy, found_only
+from asynccache.strategies.scope import Host
 from asynccache.strategies.sources import AnySource, Loading, model_of
 
 __all__ = ["ReadThrough"]
@@ -24,11 +24,9 @@ class ReadThrough(Strategy[V]):
         name: names the entity in keys.
         source: a `PostgresTable`, anything with `load_many(keys)`, an `async def load(key)`, or an
             `async def load_many(keys)`. Concurrent misses of a source with `load_many` share one call.
-        ttl: how long an entry is fresh; over the policy's, over the cache's.
-        policy: how entries live and are loaded; over the cache's.
         type: what values are; taken from the source's model or return annotation if it has one.
-        tags: tags of the entries, or a function of the key value.
         max_batch: most keys in one `load_many`.
+        options: `ttl`, `policy`, `tags`, `version`, `upgrade`, `admit`; see `EntryOptions`.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.
@@ -42,11 +40,9 @@ class ReadThrough(Strategy[V]):
         name: str,
         *,
         source: Source[V],
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
         type: Any = None,
-        tags: Tags = (),
         max_batch: int = 1000,
+        **options: Unpack[EntryOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -55,11 +51,9 @@ class ReadThrough(Strategy[V]):
         name: str,
         *,
         source: ManyLoader[V],
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
         type: Any = None,
-        tags: Tags = (),
         max_batch: int = 1000,
+        **options: Unpack[EntryOptions],
     ) -> None: ...
     @overload
     def __init__(
@@ -68,11 +62,9 @@ class ReadThrough(Strategy[V]):
         name: str,
         *,
         source: Loader[V],
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
         type: Any = None,
-        tags: Tags = (),
         max_batch: int = 1000,
+        **options: Unpack[EntryOptions],
     ) -> None: ...
     def __init__(
         self,
@@ -80,21 +72,11 @@ class ReadThrough(Strategy[V]):
         name: str,
         *,
         source: AnySource[V],
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
         type: Any = None,
-        tags: Tags = (),
         max_batch: int = 1000,
+        **options: Unpack[EntryOptions],
     ) -> None:
-        super().__init__(
-            cache,
-            name,
-            ttl=ttl,
-            policy=policy,
-            type=model_of(source) if type is None else type,
-            tags=tags,
-            parts=(source,),
-        )
+        super().__init__(cache, name, type=model_of(source) if type is None else type, parts=(source,), **options)
         self._loading = Loading(source, max_batch=max_batch)
         self._runtime.on_close(self._loading)
 

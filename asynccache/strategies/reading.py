@@ -24,7 +24,6 @@ from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.entry import is_generation
 from asynccache.errors import LoadTimeout, StoreUnavailable
 from asynccache.events import Counters, MissReason
-from asynccache.keys import KeySpace
 from asynccache.stampede.early_refresh import should_refresh
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stampede.single_flight import Flight, SingleFlight
@@ -64,7 +63,6 @@ class Reader:
 
     Args:
         store: holds the cells.
-        space: names them.
         counters: counts.
         max_concurrent_loads: most loads at once that no lease bounds, and most refreshes at once.
         keep_loads: lets a load go on after its last caller was cancelled.
@@ -76,7 +74,6 @@ class Reader:
     def __init__(
         self,
         store: Store,
-        space: KeySpace,
         counters: Counters,
         *,
         max_concurrent_loads: int = 64,
@@ -97,7 +94,7 @@ class Reader:
         self._refreshing: set[str] = set()
         self._max_refreshes = max_concurrent_loads
         self._looker = Looker(store, counters, self._near)
-        self._filler = Filler(store, space, counters, self._owner, clock)
+        self._filler = Filler(store, counters, self._owner, clock)
 
     @property
     def entries(self) -> LocalEntries | None:

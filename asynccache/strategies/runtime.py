@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from asynccache.clock import Clock
-from asynccache.codecs import Codec, codec_for
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
 from asynccache.events import Counters
-from asynccache.keys import KeySpace
-from asynccache.policy import Duration, Policy, effective_policy
 from asynccache.protocols import Resource
 from asynccache.steps import Ensure
 from asynccache.stores.base import Store
@@ -24,7 +21,7 @@ from asynccache.strategies.writing import Writer
 from asynccache.supervision import Service, Supervisor
 from asynccache.tokens import new_salt
 
-__all__ = ["Closable", "Host", "Runtime", "RuntimeState"]
+__all__ = ["BufferHealth", "Closable", "Runtime", "RuntimeState"]
 
 
 class RuntimeState(enum.Enum):
@@ -66,10 +63,9 @@ class Closable(Protocol):
 
 
 class Runtime:
-    """What strategies work with.
+    """What strategies of all namespaces work with.
 
     Attributes:
-        space: names keys.
         store: holds cells.
         reader: reads them.
         writer: changes them.
@@ -82,19 +78,14 @@ class Runtime:
     def __init__(
         self,
         *,
-        space: KeySpace,
         store: Store,
         reader: Reader,
         writer: Writer,
         counters: Counters,
         clock: Clock,
         supervisor: Supervisor,
-        policy: Policy | None,
-        max_value_bytes: int,
-        compress_above: int | None,
         background: bool,
     ) -> None:
-        self.space = space
         self.store = store
         self.reader = reader
         self.writer = writer
@@ -103,9 +94,6 @@ class Runtime:
         self.supervisor = supervisor
         self.background = background
         self.state = RuntimeState.NEW
-        self._policy = policy
-        self._max_value_bytes = max_value_bytes
-        self._compress_above = compress_above
         self._pid = 0
         self._resources: list[Resource] = []
         self._adopted: list[object] = []
@@ -113,20 +101,6 @@ class Runtime:
         self.reports: list[Callable[[], BufferHealth]] = []
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
-
-    # -- making entries
-
-    def codec(self, type_: Any) -> Codec[Any]:
-        """The codec for values of this type, with the cache's limits."""
-        return codec_for(type_, max_value_bytes=self._max_value_bytes, compress_above=self._compress_above)
-
-    def policy(self, where: str, policy: Policy | None, ttl: Duration | None) -> Policy:
-        """The strategy's policy over the cache's; `MissingTTL` if none has a TTL."""
-        return effective_policy(where, policy, self._policy, ttl=ttl)
-
-    def generations(self, tags: Iterable[str] = ()) -> tuple[str, ...]:
-        """Keys of the generations that an entry with these tags carries: the namespaces', and each tag's."""
-        return (*self.space.own_generations(), *(self.space.generation(tag) for tag in tags))
 
     async def generations_now(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """What the generations are; missing ones are made. All None without the store."""
@@ -230,12 +204,3 @@ class Runtime:
     def guard(self) -> GuardedStore | None:
         """The store's circuit breaker, if it is one that has it."""
         return self.store if isinstance(self.store, GuardedStore) else None
-
-
-class Host(Protocol):
-    """Whatever has a runtime: a `Cache`, or a namespace of one."""
-
-    @property
-    def runtime(self) -> Runtime:
-        """The parts."""
-        ...

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from asynccache.codecs import Codec
+from asynccache.codecs.upgrades import Upgrader
 from asynccache.entry import TOKEN_BYTES, Lease, Value, Writing, is_generation, parse_cell
-from asynccache.errors import DecodeError
+from asynccache.errors import DecodeError, EncodeError
 from asynccache.events import MissReason
-from asynccache.policy import Policy
+from asynccache.keys import KeySpace
+from asynccache.policy import Duration, Policy
 from asynccache.strategies.loading import Load
 
 __all__ = ["Hit", "Miss", "MissingGenerations", "Question", "Recipe", "Verdict", "judge", "proof", "storable"]
@@ -23,11 +25,25 @@ _ID_AT = 24
 
 @dataclass(frozen=True, slots=True)
 class Recipe(Generic[V]):
-    """How one kind of entry is stored and loaded."""
+    """How one kind of entry is stored and loaded.
+
+    Attributes:
+        name: the strategy or function.
+        codec: writes and reads values.
+        policy: how entries live and are loaded.
+        space: names the generations of tags that a loader adds.
+        upgrades: readers of entries that older models have written.
+    """
 
     name: str
     codec: Codec[V]
     policy: Policy
+    space: KeySpace
+    upgrades: Mapping[tuple[int, bytes], Upgrader[V]] = field(default_factory=dict)
+
+    def lasting(self, ttl: Duration | None) -> Recipe[V]:
+        """The same kind of entry with another TTL; None leaves it."""
+        return self if ttl is None else replace(self, policy=self.policy.with_ttl(ttl))
 
 
 class Question(msgspec.Struct, Generic[V], frozen=True):
@@ -109,7 +125,7 @@ def judge(
         if cell.not_found:
             return Hit(None, cell, False)
         if cell.codec != codec.id or cell.fingerprint != codec.fingerprint:
-            return Miss(MissReason.UNREADABLE, cell.id)
+            return _upgraded(cell, recipe, now_ms)
         try:
             value = codec.unpack(cell.payload, cell.compressed)
         except DecodeError:
@@ -120,6 +136,25 @@ def judge(
     if isinstance(cell, Writing):
         return Miss(MissReason.WRITING)
     return Miss(MissReason.UNREADABLE, raw[_ID_AT : _ID_AT + TOKEN_BYTES])
+
+
+def _upgraded(cell: Value, recipe: Recipe[V], now_ms: int) -> Verdict[V]:
+    """An entry of an older model, as this one would have written it; a miss if it is nobody's that we know."""
+    upgrader = recipe.upgrades.get((cell.codec, cell.fingerprint))
+    if upgrader is None:
+        return Miss(MissReason.UNREADABLE, cell.id)
+    try:
+        value, packed = upgrader(cell.payload, cell.compressed)
+    except (DecodeError, EncodeError):
+        return Miss(MissReason.UNREADABLE, cell.id)
+    entry = msgspec.structs.replace(
+        cell,
+        codec=recipe.codec.id,
+        fingerprint=recipe.codec.fingerprint,
+        payload=packed.payload,
+        compressed=packed.compressed,
+    )
+    return Hit(value, entry, cell.fresh_until <= now_ms)
 
 
 def storable(generations: Mapping[str, bytes | None]) -> bool:

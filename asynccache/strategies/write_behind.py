@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 from uuid import UUID
 
 from asynccache.codecs import Packed
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
-from asynccache.policy import Duration, Policy, seconds
+from asynccache.policy import Duration, seconds
 from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
-from asynccache.strategies.base import Strategy, Tags, found_only
+from asynccache.strategies.base import EntryOptions, Strategy, found_only
 from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, RecentGenerations
 from asynccache.strategies.filling import new_value
-from asynccache.strategies.runtime import BufferHealth, Host
+from asynccache.strategies.runtime import BufferHealth
+from asynccache.strategies.scope import Host
 from asynccache.strategies.sources import AnySource, Loading, model_of
 from asynccache.strategies.verdicts import storable
+from asynccache.strategies.versions import VersionCounter
 from asynccache.supervision import logger
 from asynccache.tokens import new_token
 from asynccache.write_behind.buffer import PartitionStatus
@@ -46,7 +48,7 @@ class WriteBehind(Strategy[V]):
         name: names the entity in keys.
         sink: a `PostgresTable`, or anything with `async def apply(batch)` that remembers the ids of batches.
         source: loads what is neither cached nor pending; the sink itself if it can load.
-        ttl, policy, type, tags: as for `ReadThrough`.
+        type: as for `ReadThrough`.
         defaults: for `increment`, `maximum` and `minimum` of a key without a row: the fields that have no default in
             the model, as a mapping, or a function from the key to a whole row.
         flush_every: how long a write waits at most before it is flushed, in seconds.
@@ -68,6 +70,7 @@ class WriteBehind(Strategy[V]):
         lease: seconds after which other workers take over from one that was killed.
         keep_batch_ids: how long the database remembers batches; longer than any worker may be stopped.
         drain: longest time that closing the cache waits for the last flush, in seconds; what is left stays in Redis.
+        options: see `EntryOptions`; as `version` only a `VersionCounter()`. What `admit` refuses is written anyway.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.
@@ -81,10 +84,7 @@ class WriteBehind(Strategy[V]):
         *,
         sink: Sink[V],
         source: AnySource[V] | None = None,
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
         type: Any = None,
-        tags: Tags = (),
         defaults: Mapping[str, Any] | Callable[[Any], V] | None = None,
         flush_every: Duration = 1.0,
         max_batch: int = 1000,
@@ -101,6 +101,7 @@ class WriteBehind(Strategy[V]):
         lease: Duration = 5.0,
         keep_batch_ids: Duration = 7 * 86_400,
         drain: Duration = 10.0,
+        **options: Unpack[EntryOptions],
     ) -> None:
         where = f"WriteBehind {name!r}"
         if not isinstance(sink, Sink):
@@ -122,22 +123,20 @@ class WriteBehind(Strategy[V]):
             raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
         if source is None and isinstance(sink, Source):
             source = sink
-        super().__init__(
-            cache,
-            name,
-            ttl=ttl,
-            policy=policy,
-            type=model_of(sink) if type is None else type,
-            tags=tags,
-            parts=(sink, source),
-        )
+        if options.get("version") is not None and not isinstance(options["version"], VersionCounter):
+            raise ConfigurationError(
+                f"{where}: version must be a VersionCounter(): what pends is read under one key, whatever its version;"
+                " to leave entries behind give the strategy another name"
+            )
+        super().__init__(cache, name, type=model_of(sink) if type is None else type, parts=(sink, source), **options)
+        origin = f"{self._scope.where}{name}"
         self._sink = sink
         self._drain = seconds(drain, "drain")
         self._max_batch = max_batch
         key_fields = getattr(sink, "key_fields", ())
         self._records: Records[V] = Records(self._recipe.codec, Rows(self._recipe.codec.type, defaults, key=key_fields))
         self._buffering = Buffering(
-            self._runtime,
+            self._scope,
             name,
             partitions=partitions,
             max_pending=max_pending,
@@ -155,9 +154,9 @@ class WriteBehind(Strategy[V]):
             self._buffer, self._records, None if self._source is None else self._load_exact
         )
         self._loading: Loading[V] = Loading(self._load_many)
-        self._letters = Letters(self._prepare, sink, name, self._records.write, self._readers_forget)
+        self._letters = Letters(self._prepare, sink, origin, self._records.write, self._readers_forget)
         self._flusher: Flusher[V] = Flusher(
-            name,
+            origin,
             self._buffer,
             self._records,
             OpenedSink(sink, self._open_parts),
@@ -196,6 +195,9 @@ class WriteBehind(Strategy[V]):
         """The key in Redis of one entity's readable value; it shares a hash slot with its partition's buffer."""
         return self._buffer.cell(key)
 
+    async def key_now(self, key: KeyValue) -> CellKey:
+        return self.key(key)
+
     async def get(self, key: KeyValue, *, ttl: Duration | None = None) -> V | None:
         """The value of one entity with all writes by anybody, flushed or not; None if it does not exist."""
         return await self._get(key, self._loading.loader(key), ttl)
@@ -232,18 +234,19 @@ class WriteBehind(Strategy[V]):
             await self._prepare()
         self._runtime.check()
         packed = self._recipe.codec.pack(value)
-        names = self._names(key)
+        names = self._names(key, value)
         generations = self._generations_seen.recent(names) or await self._generations_seen.read(names)
-        return await self._apply((self._put_op(key, packed, generations, ttl),))
+        return await self._apply((self._put_op(key, value, packed, generations, ttl),))
 
     async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> Receipt:
         """Writes many entities, each for itself: after an error some may have been written. See `put`."""
         await self._prepare()
-        packed = [(key, self._recipe.codec.pack(value), self._names(key)) for key, value in values.items()]
-        every = tuple(dict.fromkeys(name for _, _, names in packed for name in names))
+        pack = self._recipe.codec.pack
+        packed = [(key, value, pack(value), self._names(key, value)) for key, value in values.items()]
+        every = tuple(dict.fromkeys(name for *_, names in packed for name in names))
         found = self._generations_seen.recent(every) or await self._generations_seen.read(every)
-        ops = [self._put_op(key, one, {name: found[name] for name in names}, ttl) for key, one, names in packed]
-        return await self._apply(ops)
+        put = self._put_op
+        return await self._apply([put(key, v, one, {n: found[n] for n in names}, ttl) for key, v, one, names in packed])
 
     async def delete(self, *keys: KeyValue) -> Receipt:
         """Deletes entities; until it is flushed, all processes read None. Returns and raises as `put`."""
@@ -340,9 +343,9 @@ class WriteBehind(Strategy[V]):
         stats = self._flusher.stats
         return self._buffering.health(ok=self._flusher.ok, lag=stats.lag, error=stats.last_error)
 
-    def _names(self, key: KeyValue) -> tuple[str, ...]:
+    def _names(self, key: KeyValue, value: V) -> tuple[str, ...]:
         self._cell(key)  # checks the key
-        return self._generations(key)
+        return self._generations(key) if self._tags.late is None else self._generations_of(key, value)
 
     async def _adjust(
         self, make: Callable[[Any, Mapping[str, Number]], Op], key: KeyValue, columns: Mapping[str, Number]
@@ -357,10 +360,10 @@ class WriteBehind(Strategy[V]):
         return await self._apply((make(key, columns),))
 
     def _put_op(
-        self, key: KeyValue, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
+        self, key: KeyValue, value: V, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
     ) -> Op:
         readable = None
-        if storable(generations):
+        if storable(generations) and (self._admit is None or self._admit.admits(self.key(key), key, value)):
             policy = self._recipe.policy if ttl is None else self._recipe.policy.with_ttl(ttl)
             readable = new_value(self._recipe, packed, new_token(), generations, policy.life_ms())
         return self._records.put_op(key, packed, readable)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
 from asynccache.errors import ConfigurationError, DatabaseUnavailable
-from asynccache.policy import Duration, Policy
+from asynccache.policy import Duration
 from asynccache.protocols import Applied, Batch, Delete, KeyValue, Put, Sink, Source
-from asynccache.strategies.base import Tags
+from asynccache.strategies.base import EntryOptions
 from asynccache.strategies.filling import new_value
 from asynccache.strategies.read_through import ReadThrough
-from asynccache.strategies.runtime import Host
+from asynccache.strategies.scope import Host
 from asynccache.strategies.verdicts import storable
 
 __all__ = ["SourceAndSink", "WriteThrough"]
@@ -34,7 +34,7 @@ class WriteThrough(ReadThrough[V]):
         cache: the cache, or a namespace of it.
         name: names the entity in keys.
         source: a `PostgresTable`, or anything that is a `Source` and a `Sink`.
-        ttl, policy, type, tags, max_batch: as for `ReadThrough`.
+        type, max_batch, options: as for `ReadThrough`. What `admit` refuses is written, and not cached.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.
@@ -47,18 +47,16 @@ class WriteThrough(ReadThrough[V]):
         name: str,
         *,
         source: SourceAndSink[V],
-        ttl: Duration | None = None,
-        policy: Policy | None = None,
         type: Any = None,
-        tags: Tags = (),
         max_batch: int = 1000,
+        **options: Unpack[EntryOptions],
     ) -> None:
         if not isinstance(source, Sink):
             raise ConfigurationError(
                 f"WriteThrough {name!r}: source must also have `async def apply(batch)`, as a PostgresTable has;"
                 f" {source.__class__.__name__} has not"
             )
-        super().__init__(cache, name, source=source, ttl=ttl, policy=policy, type=type, tags=tags, max_batch=max_batch)
+        super().__init__(cache, name, source=source, type=type, max_batch=max_batch, **options)
         self._sink: Sink[V] = source
 
     async def put(self, key: KeyValue, value: V, *, ttl: Duration | None = None, tags: Iterable[str] = ()) -> V:
@@ -103,14 +101,19 @@ class WriteThrough(ReadThrough[V]):
         recipe = self._recipe
         policy = recipe.policy.with_ttl(ttl)
         async with self._update([write.key for write in writes], tags) as update:
+            cells = dict(zip(dict.fromkeys(write.key for write in writes), update.cells, strict=True))
             generations = await self._generations_now(writes)
             applied = await self._bounded(Batch(writes))
             for write in writes:
                 own = generations.get(write.key)
-                if isinstance(write, Put) and own is not None:
-                    packed = recipe.codec.pack(applied.stored.get(write.key, write.value))
-                    life = policy.life_ms()
-                    update.values[self.key(write.key)] = new_value(recipe, packed, update.token, own, life)
+                if not isinstance(write, Put) or own is None:
+                    continue
+                cell, value = cells[write.key], applied.stored.get(write.key, write.value)
+                # The database may have made of it what has other tags, of which nothing was read before the write.
+                known = self._tags.late is None or own.keys() >= set(self._generations_of(write.key, value))
+                if known and (self._admit is None or self._admit.admits(cell, write.key, value)):
+                    packed = recipe.codec.pack(value)
+                    update.values[cell] = new_value(recipe, packed, update.token, own, policy.life_ms())
         return applied.stored
 
     async def _bounded(self, batch: Batch[V]) -> Applied[V]:
@@ -128,7 +131,7 @@ class WriteThrough(ReadThrough[V]):
     async def _generations_now(self, writes: list[Put[V] | Delete]) -> dict[Any, dict[str, bytes | None]]:
         """The generations that the new entries carry, read before the database is changed; none for a key of which one
         is missing or being written: its entry is emptied instead."""
-        wanted = {write.key: self._generations(write.key) for write in writes if isinstance(write, Put)}
+        wanted = {write.key: self._generations_of(write.key, write.value) for write in writes if isinstance(write, Put)}
         keys = list(dict.fromkeys(name for names in wanted.values() for name in names))
         found = await self._runtime.generations_now(keys)
         own = {key: {name: found[name] for name in names} for key, names in wanted.items()}

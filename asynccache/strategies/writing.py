@@ -13,7 +13,9 @@ entry loaded before a late commit would be a stale rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
@@ -25,7 +27,7 @@ from asynccache.stores.base import Store
 from asynccache.supervision import TaskOwner, finish, logger
 from asynccache.tokens import new_salt, new_token
 
-__all__ = ["OnOutage", "Update", "Writer"]
+__all__ = ["OnOutage", "Transaction", "Update", "Writer"]
 
 OnOutage: TypeAlias = Literal["refuse", "proceed"]
 """What a write does when Redis cannot be told of it: raise before the database is touched, or go on and invalidate
@@ -54,9 +56,21 @@ class Writer:
         """The longest allowed write, in seconds."""
         return self._write_ms / 1000
 
-    def update(self, cells: Sequence[str], generations: Sequence[str] = ()) -> Update:
-        """A write of these cells and of whatever carries these generations, to be entered around the database's."""
-        return Update(self, tuple(dict.fromkeys(cells)), tuple(dict.fromkeys(generations)))
+    def update(
+        self,
+        cells: Sequence[str] | Callable[[], Awaitable[Sequence[str]]],
+        generations: Sequence[str] = (),
+        *,
+        deferred: bool = False,
+    ) -> Update:
+        """A write of these cells and of whatever carries these generations, to be entered around the database's.
+
+        Args:
+            cells: keys, or what finds them once the write begins.
+            generations: of tags.
+            deferred: inside of a transaction that ends writes (`Transaction`) it ends with that.
+        """
+        return Update(self, cells, tuple(dict.fromkeys(generations)), deferred=deferred)
 
     async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = ()) -> None:
         """Empties cells, and outdates whatever carries the generations.
@@ -126,29 +140,105 @@ class Update:
         values: what the cells are to become, if nobody else writes them meanwhile; a cell that is left out is emptied.
     """
 
-    def __init__(self, writer: Writer, cells: tuple[str, ...], generations: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        cells: Sequence[str] | Callable[[], Awaitable[Sequence[str]]],
+        generations: tuple[str, ...],
+        *,
+        deferred: bool,
+    ) -> None:
         self._writer = writer
-        self.cells = cells
+        self._find = cells if callable(cells) else None
+        self.cells: tuple[str, ...] = () if callable(cells) else tuple(dict.fromkeys(cells))
         self.generations = generations
         self.token = b""
         self.values: dict[str, NewValue] = {}
+        self._deferred = deferred
+        self._failed = False
 
     async def __aenter__(self) -> Self:
+        if self._find is not None:
+            self.cells = tuple(dict.fromkeys(await self._find()))
         self.token = new_token()  # here, so that one object may be entered again
         self.values = {}
+        self._failed = False
         await self._writer.begin(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        transaction = _transaction.get() if self._deferred else None
+        if transaction is not None and transaction.open:
+            self._failed = error is not None
+            transaction.updates.append(self)
+        else:
+            await self.end(error)
+
+    async def end(self, error: BaseException | None = None) -> None:
+        """Takes the marks away, or leaves them if it is open what the database does.
+
+        Args:
+            error: what the body, or the transaction that it was in, raised.
+        """
         if error is not None and _unsettled(error):
             self._writer.leave(self)
         else:
-            await self._writer.end(self, failed=error is not None)
+            await self._writer.end(self, failed=self._failed or error is not None)
 
     def __repr__(self) -> str:
-        return f"Update({', '.join((*self.cells, *self.generations))})"
+        return f"Update({', '.join((*self.cells, *self.generations)) or '...'})"
+
+
+class Transaction:
+    """A transaction of the application's: writes that are entered inside of it end when it does.
+
+    With a write ended before the COMMIT, a reader could load the row as it was, and store it, after the marks are gone
+    and before the new row can be seen: a stale rest. So the marks stay until the transaction has ended.
+
+    Attributes:
+        open: whether writes still join it.
+        updates: those that have.
+    """
+
+    def __init__(self) -> None:
+        self.open = False
+        self.updates: list[Update] = []
+        self._token: Token[Transaction | None] | None = None
+
+    def __enter__(self) -> Self:
+        self.open = True
+        self._token = _transaction.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open = False
+        if self._token is not None:
+            _transaction.reset(self._token)
+            self._token = None
+
+    async def end(self, error: BaseException | None = None) -> None:
+        """Ends what has joined: after the COMMIT, or after the ROLLBACK with what led to it.
+
+        All of it is ended; a cancellation that comes in between is seen after that.
+        """
+        self.open = False
+        cancelled: asyncio.CancelledError | None = None
+        updates, self.updates = self.updates, []
+        for update in updates:
+            try:
+                await update.end(error)
+            except asyncio.CancelledError as cancellation:
+                cancelled = cancellation
+        if cancelled is not None:
+            raise cancelled
+
+    def __repr__(self) -> str:
+        return f"Transaction({'open' if self.open else 'ended'}, updates={len(self.updates)})"
+
+
+_transaction: ContextVar[Transaction | None] = ContextVar("asynccache_transaction", default=None)
 
 
 def _unsettled(error: BaseException) -> bool:

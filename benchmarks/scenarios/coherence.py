@@ -17,7 +17,7 @@ async def run(context: Context) -> Finding:
     there = await context.stack.enter_async_context(Cache(context.redis_url, namespace="bench-coherence", ttl=60))
     entries = here.runtime.reader.entries
     assert entries is not None
-    key = here.runtime.space.cell("", "k")
+    key = here.scope.space.cell("", "k")
     while not entries.on:
         await asyncio.sleep(0.001)
     p99s, p50s = [], []

@@ -131,7 +131,7 @@ async def _bare(context: Context, cache: Cache) -> Callable[[float], Awaitable[f
         return [(b"1" * 1000, 1) for _ in calls], 0
 
     store: Any = cache.runtime.store
-    buffer = Buffer(store, cache.runtime.space, "bare", partitions=PARTITIONS, max_pending=10_000, send=capture)
+    buffer = Buffer(store, cache.scope.space, "bare", partitions=PARTITIONS, max_pending=10_000, send=capture)
     await buffer.open()
     ticks = []
     for begin in range(0, _HOT - _CALLERS, _CALLERS):

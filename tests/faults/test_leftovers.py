@@ -84,7 +84,7 @@ async def test_nobody_waits_for_a_lease_that_arrived_after_its_reader_had_given_
     near: Cache, far: Cache, proxy: Proxy, redis: Redis
 ) -> None:
     table = Table(k="value")
-    cell = near.runtime.space.cell("", "k")
+    cell = near.scope.space.cell("", "k")
     await gives_its_lease_up(far, proxy, cell, table)
     await arrives_late(far, near, Acquire)
     await proxy.set(Mode.PASS)
@@ -141,7 +141,7 @@ async def test_a_late_lease_is_not_taken_from_a_reader_who_has_it_by_then(
     near: Cache, far: Cache, proxy: Proxy, redis: Redis
 ) -> None:
     table = Table(k="value")
-    cell = near.runtime.space.cell("", "k")
+    cell = near.scope.space.cell("", "k")
     await gives_its_lease_up(far, proxy, cell, table)
     loaded = table.hold()
     second = asyncio.create_task(near.get_or_load("k", table.load))
@@ -165,8 +165,8 @@ async def test_two_writers_of_one_key_both_take_their_marks_away_after_an_outage
     near: Cache, far: Cache, proxy: Proxy, redis: Redis
 ) -> None:
     table = Table(k="new")
-    cell = near.runtime.space.cell("", "k")
-    tag = near.runtime.space.generation("t")
+    cell = near.scope.space.cell("", "k")
+    tag = near.scope.space.generation("t")
     written = Gate()
 
     async def write() -> None:
@@ -193,7 +193,7 @@ async def test_two_writers_of_one_key_both_take_their_marks_away_after_an_outage
 async def test_an_invalidation_does_not_make_the_end_of_a_write_be_forgotten(
     near: Cache, far: Cache, proxy: Proxy, redis: Redis
 ) -> None:
-    cell = near.runtime.space.cell("", "k")
+    cell = near.scope.space.cell("", "k")
     async with far.updating("k"):
         await interrupt(proxy)
     with pytest.raises(StoreUnavailable):
@@ -268,7 +268,7 @@ async def test_a_put_that_arrives_after_it_was_given_up_does_not_bring_the_value
     store = RedisStore(redis_url)
     await store.open()
     late = _arguments(PUT, store.now_ms() - 1)
-    answer = await store.run(_script(PUT), (near.runtime.space.cell("", "k"),), late)
+    answer = await store.run(_script(PUT), (near.scope.space.cell("", "k"),), late)
     assert answer[0] == Outcome.EMPTY.value
     await store.aclose()
     assert await near.get("k") is None

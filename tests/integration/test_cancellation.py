@@ -69,7 +69,7 @@ class Service:
 
     @property
     def cell(self) -> Any:
-        return self.cache.runtime.space.cell("item", "k")
+        return self.cache.scope.space.cell("item", "k")
 
     def decorated(self) -> Any:
         @self.cache.cached(key="item:{name}", tags=["t", "name:{name}"])
@@ -209,7 +209,7 @@ async def test_a_load_whose_last_caller_leaves_at_any_of_its_awaits_leaves_nothi
     for at in range(MOST_AWAITS):
         await _prepare(service, state)
         if state == "new tag":
-            await redis.delete(cache.runtime.space.generation("t"))
+            await redis.delete(cache.scope.space.generation("t"))
         caller = asyncio.create_task(LOADING[name](service))
         cancelled = AtAwait(at, late=late, do=caller.cancel)
         monkeypatch.setattr(

@@ -21,7 +21,7 @@ def table() -> Table:
 
 
 def _cell(cache: Cache) -> str:
-    return cache.runtime.space.cell("", "k")
+    return cache.scope.space.cell("", "k")
 
 
 async def _kind(redis: Redis, cache: Cache) -> type | None:

@@ -168,7 +168,7 @@ async def test_a_loader_may_say_what_becomes_of_its_value(cache: Cache, redis: R
     for _ in range(3):  # the cache itself remembers no "not found"
         assert await cache.get_or_load("missing", missing) is None
     assert loads == ["missing"]
-    assert 0 < await redis.pttl(cache.runtime.space.cell("", "missing")) <= 5000
+    assert 0 < await redis.pttl(cache.scope.space.cell("", "missing")) <= 5000
     await cache.invalidate_tags("late")  # so that it is known
     assert await cache.get_or_load("skipped", skipping) == 1
     assert await cache.get("skipped") is None

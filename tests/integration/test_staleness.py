@@ -164,7 +164,7 @@ async def test_a_process_that_crashed_while_refreshing_blocks_it_no_longer_than_
     make_cache: MakeCache, table: Table
 ) -> None:
     cache = await _stale(make_cache, table)
-    store, key = cache.runtime.store, cache.runtime.space.cell("", "k")
+    store, key = cache.runtime.store, cache.scope.space.cell("", "k")
     (raw,) = await store.read([key])
     assert raw is not None
     await store.apply(key, Refresh(b"a killer", 100, raw[24:32]))
@@ -260,7 +260,7 @@ async def test_an_entry_lives_for_its_ttl_shortened_by_its_jitter(
 
 
 async def _gone(redis: Redis, cache: Cache) -> bool:
-    return not await redis.exists(cache.runtime.space.cell("", "k"))
+    return not await redis.exists(cache.scope.space.cell("", "k"))
 
 
 async def _all_stale(users: CacheAside[Any], keys: str) -> bool:

@@ -113,7 +113,7 @@ async def test_a_change_by_anybody_reaches_this_process(
     async def read() -> Any:
         return await tiered.get_or_load("k", row.load, tags=["t"])
 
-    key = tiered.runtime.space.cell("", "k")
+    key = tiered.scope.space.cell("", "k")
     assert await near(tiered, key, read) == "old"
     row.value = "new"
     match how:
@@ -153,7 +153,7 @@ async def test_a_change_between_reply_and_keeping_is_not_lost(tiered: Cache, mak
     reading = asyncio.create_task(tiered.get("k"))
     await replied.wait()
     store.read = read  # type: ignore[method-assign]
-    key = tiered.runtime.space.cell("", "k")
+    key = tiered.scope.space.cell("", "k")
     await other.set("k", "new")
     await until(lambda: key not in entries._tickets, "the push")
     go.set()
@@ -166,7 +166,7 @@ async def test_a_tag_that_changes_during_the_read_is_not_lost(tiered: Cache, mak
     other = await make_cache()
     await other.set("k", "old", tags=["t"])
     entries = entries_of(tiered)
-    space = tiered.runtime.space
+    space = tiered.scope.space
     ticket = entries.expect(space.cell("", "k"), (*space.own_generations(), space.generation("t")))
     assert ticket is not None
     await other.invalidate_tags("t")
@@ -212,7 +212,7 @@ async def test_an_entry_lives_no_longer_than_its_ttl_and_the_cap(make_cache: Mak
     async def read() -> Any:
         return await cache.get_or_load("k", row.load)
 
-    key = cache.runtime.space.cell("", "k")
+    key = cache.scope.space.cell("", "k")
     await near(cache, key, read)
     await until(lambda: entries_of(cache).get(key) is None, "the cap")
     assert row.loads == 1
@@ -222,7 +222,7 @@ async def test_an_entry_lives_no_longer_than_its_ttl_and_the_cap(make_cache: Mak
 
 async def test_other_types_and_tags_do_not_get_each_others_entries(tiered: Cache) -> None:
     row = Row(1)
-    await near(tiered, tiered.runtime.space.cell("", "k"), lambda: tiered.get_or_load("k", row.load))
+    await near(tiered, tiered.scope.space.cell("", "k"), lambda: tiered.get_or_load("k", row.load))
     assert await tiered.get_or_load("k", row.load, tags=["t"]) == 1
     await tiered.invalidate_tags("t")
     row.value = 2
@@ -249,7 +249,7 @@ async def test_a_half_open_link_turns_the_tier_off_and_it_comes_back(dedicated_r
         async with Cache(url, namespace=namespace, ttl=60, local=LocalTier()) as cache:
             entries = entries_of(cache)
             await until(lambda: entries.on, "tracking")
-            key = cache.runtime.space.cell("", "k")
+            key = cache.scope.space.cell("", "k")
             await cache.set("k", "old")
             await near(cache, key, lambda: cache.get("k"))
             await proxy.set(Mode.BLACKHOLE)
@@ -269,7 +269,7 @@ async def test_a_redis_that_restarts_turns_the_tier_off_and_it_comes_back(
         entries = entries_of(cache)
         await until(lambda: entries.on, "tracking")
         await cache.set("k", "old")
-        await near(cache, cache.runtime.space.cell("", "k"), lambda: cache.get("k"))
+        await near(cache, cache.scope.space.cell("", "k"), lambda: cache.get("k"))
         await dedicated_redis.kill()
         await until(lambda: not entries.on, "the end of the link")
         assert len(entries) == 0
@@ -286,7 +286,7 @@ async def test_flushall_empties_the_tier(dedicated_redis: Server, namespace: str
         entries = entries_of(cache)
         await until(lambda: entries.on, "tracking")
         await cache.set("k", "old")
-        key = cache.runtime.space.cell("", "k")
+        key = cache.scope.space.cell("", "k")
         await near(cache, key, lambda: cache.get("k"))
         async with Redis.from_url(dedicated_redis.url) as client:
             await client.flushall()

@@ -73,7 +73,7 @@ async def test_the_guard_is_needed_a_late_tag_is_as_old_as_the_load(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def whatever(filler: Filler, filling: Any, context: LoadContext) -> Any:
-        keys = [filler._space.generation(tag) for tag in context.late_tags]
+        keys = [filling.recipe.space.generation(tag) for tag in context.late_tags]
         return {**filling.generations, **dict(zip(keys, await filler._store.read(keys), strict=True))}
 
     monkeypatch.setattr(Filler, "_late_generations", whatever)
@@ -142,7 +142,7 @@ async def test_a_generation_evicted_inside_a_write_revives_nothing(world: World,
 async def test_the_namespace_forgotten_and_made_again_revives_nothing(world: World, redis: Redis) -> None:
     assert await READS["get_or_load"](world, world.one) == "old"
     world.table.rows[KEY] = "new"
-    await redis.delete(*world.one.runtime.space.own_generations())
+    await redis.delete(*world.one.scope.space.own_generations())
     assert await world.two.get(world.cell) is None
     await world.two.set("other", 1)
     assert await world.one.get(world.cell) is None

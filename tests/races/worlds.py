@@ -68,12 +68,12 @@ class World:
     @property
     def cell(self) -> CellKey:
         """The entity's cell."""
-        return self.one.runtime.space.cell("user", KEY)
+        return self.one.scope.space.cell("user", KEY)
 
     @property
     def generation(self) -> str:
         """The generation of the entity's tag."""
-        return self.one.runtime.space.generation(TAG)
+        return self.one.scope.space.generation(TAG)
 
     @property
     def row(self) -> Any:
@@ -158,7 +158,7 @@ async def _invalidate_tag(world: World, cache: Cache, value: Any) -> None:
 
 async def _invalidate_namespace(world: World, cache: Cache, value: Any) -> None:
     world.table.rows[KEY] = value
-    await cache.runtime.writer.invalidate((), cache.runtime.space.own_generations())
+    await cache.runtime.writer.invalidate((), cache.scope.space.own_generations())
 
 
 async def _set(world: World, cache: Cache, value: Any) -> None:
@@ -279,7 +279,7 @@ async def make_known(world: World, tag: str) -> None:
     """Gives a tag a generation that is older than any load that begins from now on."""
     await world.two.invalidate_tags(tag)
     store = world.two.runtime.store
-    (raw,) = await store.read([world.two.runtime.space.generation(tag)])
+    (raw,) = await store.read([world.two.scope.space.generation(tag)])
     assert raw is not None
     await until(lambda: store.now_ms() > generation_micros(raw) // 1000 + 1, "the next millisecond")
 
