@@ -19,7 +19,7 @@ from asynccache.errors import CacheNotOpen, ConfigurationError, DatabaseUnavaila
 from asynccache.postgres.failures import reading
 from asynccache.supervision import TaskOwner, finish
 
-__all__ = ["AnyDatabase", "Connections", "Database", "connections_for", "transaction"]
+__all__ = ["AnyDatabase", "Connections", "Database", "connections_for", "roll_back", "transaction"]
 
 _CLEAN_UP_SECONDS = 2.0
 """The longest that a failed operation may take to leave its connection clean; then the connection is dropped."""
@@ -258,19 +258,26 @@ async def transaction(connection: Any) -> AsyncIterator[None]:
         yield
         await connection.execute("COMMIT")
     except BaseException:
-        await _roll_back(connection)
+        await roll_back(connection)
         raise
 
 
-async def _roll_back(connection: Any) -> None:
+async def roll_back(connection: Any) -> bool:
+    """Ends a transaction that failed, within a bound of time.
+
+    Returns:
+        Whether the server says that it has ended; else the connection is dropped, and what became of it is unknown.
+    """
     try:
         async with asyncio.timeout(_CLEAN_UP_SECONDS):
             await connection.execute("ROLLBACK")
     except Exception:  # noqa: BLE001 - the error that led here is the one to report
         _drop(connection)
+        return False
     except BaseException:
         _drop(connection)
         raise
+    return True
 
 
 def _drop(connection: Any) -> None:

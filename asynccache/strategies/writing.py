@@ -13,9 +13,7 @@ entry loaded before a late commit would be a stale rest.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
@@ -26,8 +24,9 @@ from asynccache.steps import BeginWrite, Bump, EndBump, EndWrite, Invalidate, St
 from asynccache.stores.base import Store
 from asynccache.supervision import TaskOwner, finish, logger
 from asynccache.tokens import new_salt, new_token
+from asynccache.transactions import current_transaction
 
-__all__ = ["OnOutage", "Transaction", "Update", "Writer"]
+__all__ = ["OnOutage", "Update", "Writer", "unsettled"]
 
 OnOutage: TypeAlias = Literal["refuse", "proceed"]
 """What a write does when Redis cannot be told of it: raise before the database is touched, or go on and invalidate
@@ -169,8 +168,8 @@ class Update:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        transaction = _transaction.get() if self._deferred else None
-        if transaction is not None and transaction.open:
+        transaction = current_transaction() if self._deferred else None
+        if transaction is not None:
             self._failed = error is not None
             transaction.updates.append(self)
         else:
@@ -182,7 +181,7 @@ class Update:
         Args:
             error: what the body, or the transaction that it was in, raised.
         """
-        if error is not None and _unsettled(error):
+        if error is not None and unsettled(error):
             self._writer.leave(self)
         else:
             await self._writer.end(self, failed=self._failed or error is not None)
@@ -191,57 +190,7 @@ class Update:
         return f"Update({', '.join((*self.cells, *self.generations)) or '...'})"
 
 
-class Transaction:
-    """A transaction of the application's: writes that are entered inside of it end when it does.
-
-    With a write ended before the COMMIT, a reader could load the row as it was, and store it, after the marks are gone
-    and before the new row can be seen: a stale rest. So the marks stay until the transaction has ended.
-
-    Attributes:
-        open: whether writes still join it.
-        updates: those that have.
-    """
-
-    def __init__(self) -> None:
-        self.open = False
-        self.updates: list[Update] = []
-        self._token: Token[Transaction | None] | None = None
-
-    def __enter__(self) -> Self:
-        self.open = True
-        self._token = _transaction.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.open = False
-        if self._token is not None:
-            _transaction.reset(self._token)
-            self._token = None
-
-    async def end(self, error: BaseException | None = None) -> None:
-        """Ends what has joined: after the COMMIT, or after the ROLLBACK with what led to it.
-
-        All of it is ended; a cancellation that comes in between is seen after that.
-        """
-        self.open = False
-        cancelled: asyncio.CancelledError | None = None
-        updates, self.updates = self.updates, []
-        for update in updates:
-            try:
-                await update.end(error)
-            except asyncio.CancelledError as cancellation:
-                cancelled = cancellation
-        if cancelled is not None:
-            raise cancelled
-
-    def __repr__(self) -> str:
-        return f"Transaction({'open' if self.open else 'ended'}, updates={len(self.updates)})"
-
-
-_transaction: ContextVar[Transaction | None] = ContextVar("asynccache_transaction", default=None)
-
-
-def _unsettled(error: BaseException) -> bool:
+def unsettled(error: BaseException) -> bool:
     """Whether the database may yet commit what the block was doing. Cancellation is not among them: drivers wait until
     the server has ended a cancelled statement, as asyncpg's pool does before it takes the connection back."""
     if isinstance(error, LoadTimeout):

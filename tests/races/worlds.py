@@ -158,7 +158,7 @@ async def _invalidate_tag(world: World, cache: Cache, value: Any) -> None:
 
 async def _invalidate_namespace(world: World, cache: Cache, value: Any) -> None:
     world.table.rows[KEY] = value
-    await cache.runtime.writer.invalidate((), cache.scope.space.own_generations())
+    await cache.clear()
 
 
 async def _set(world: World, cache: Cache, value: Any) -> None:

@@ -7,9 +7,21 @@ from uuid import UUID
 import asyncpg
 from fastapi import FastAPI
 
-from asynccache import Cache, CacheAside, Explanation, Policy, ReadThrough, Stats, WriteBehind, WriteThrough
+from asynccache import (
+    Cache,
+    CacheAside,
+    Explanation,
+    Namespace,
+    Policy,
+    ReadThrough,
+    Stats,
+    Upgrade,
+    VersionCounter,
+    WriteBehind,
+    WriteThrough,
+)
 from asynccache.keys import CellKey
-from asynccache.postgres import PostgresTable
+from asynccache.postgres import PostgresTable, transaction
 
 
 @dataclass
@@ -109,3 +121,31 @@ async def strategies(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     await behind.put(42, User(42, "Ada"))
     await behind.delete(42)
     await behind.flush()
+
+
+def teams(user_id: int, user: User) -> list[str]:
+    return [f"team:{user.name}"]
+
+
+@cache.cached(tags=teams, version="{user_id}", admit=None)
+async def tagged(user_id: int) -> User:
+    raise NotImplementedError
+
+
+def upgrade(old: str) -> User:
+    return User(1, old)
+
+
+async def invalidation(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    tenant = cache.namespace("tenant-7", ttl="1m")
+    assert_type(tenant, Namespace)
+    await tenant.namespace("inner").clear()
+    assert_type(await tagged(1), User)
+    counted = ReadThrough(tenant, "user", source=load_user, version=VersionCounter(), upgrade=[Upgrade(str, upgrade)])
+    assert_type(counted, ReadThrough[User])
+    await counted.bump(1, 2)
+    await tagged.bump(1)
+    assert_type(await tagged.key_now(1), CellKey)
+    ReadThrough(cache, "user", source=load_user, unknown=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    async with transaction(pool) as connection, cache.updating("a"):
+        await connection.execute("SELECT 1")
