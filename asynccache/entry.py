@@ -19,6 +19,7 @@ Integers are big-endian; times are milliseconds of the Redis server's clock. Lua
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -34,9 +35,12 @@ __all__ = [
     "Value",
     "Writer",
     "Writing",
+    "fresh_payload",
     "generation_micros",
     "is_generation",
+    "pack_tags",
     "parse_cell",
+    "plain_head",
 ]
 
 VERSION: Final = 1
@@ -51,6 +55,7 @@ _HEAD = struct.Struct(">cBBB")  # kind, version, codec, flags
 _LIFE = struct.Struct(">QQ")  # fresh_until, dead_after: stamped by the server
 _REST = struct.Struct(">I8s8sQ8sH")  # cost_us, id, refresh_token, refresh_until, fingerprint, bytes of tags
 _VALUE = struct.Struct(">cBBBQQI8s8sQ8sH")
+_PLAIN = struct.Struct(">4sQ8xI24x8sH")  # the same: four bytes, fresh_until, cost_us, fingerprint, bytes of tags
 _WRITER = struct.Struct(">8sQ")
 _GENERATION = struct.Struct(">cQ4s")
 HEADER_BYTES: Final = _VALUE.size
@@ -147,13 +152,45 @@ class NewValue(msgspec.Struct, frozen=True):
 
     def rest(self) -> bytes:
         """The bytes after the life."""
-        tags = b"".join(_pack_tag(name, generation) for name, generation in self.tags)
+        tags = pack_tags(self.tags)
         cost = min(self.cost_us, 0xFFFFFFFF)
         return _REST.pack(cost, self.id, NO_TOKEN, 0, self.fingerprint, len(tags)) + tags + self.payload
 
     def pack(self, now_ms: int) -> bytes:
         """The whole cell, as the server makes it at `now_ms`."""
         return self.head() + _LIFE.pack(now_ms + self.fresh_ms, now_ms + self.dead_ms) + self.rest()
+
+
+def plain_head(codec: int) -> bytes:
+    """What a value begins with that is neither compressed nor a "not found"."""
+    return _HEAD.pack(b"V", VERSION, codec, 0)
+
+
+def pack_tags(tags: Iterable[tuple[str, bytes]]) -> bytes:
+    """Tags and their generations as they stand in a value."""
+    return b"".join(_pack_tag(name, generation) for name, generation in tags)
+
+
+def fresh_payload(raw: bytes, head: bytes, fingerprint: bytes, tags: bytes, now_ms: int, early: float) -> bytes | None:
+    """The payload of a value that can be served with no more ado; None for whatever wants a closer look.
+
+    The usual case of `parse_cell` and all that is asked of its result, for less than making an object takes.
+
+    Args:
+        raw: the cell.
+        head: what it must begin with, see `plain_head`.
+        fingerprint: the shape that it must have.
+        tags: the tags and generations that it must carry, see `pack_tags`.
+        now_ms: the store's clock.
+        early: milliseconds before its expiry, for each microsecond of its cost, in which somebody might refresh it.
+    """
+    if len(raw) < HEADER_BYTES:
+        return None
+    begin, fresh, cost, shape, size = _PLAIN.unpack_from(raw)
+    if begin != head or shape != fingerprint or fresh - now_ms <= cost * early:
+        return None
+    start = HEADER_BYTES + size
+    return raw[start:] if raw[HEADER_BYTES:start] == tags else None
 
 
 def _pack_tag(name: str, generation: bytes) -> bytes:

@@ -16,7 +16,8 @@ from asynccache.stores.local import LocalEntries
 from asynccache.strategies.base import check_admission
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext, admitted
-from asynccache.strategies.reading import Missing, Question
+from asynccache.strategies.reading import Missing, Question, Reader
+from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
 from asynccache.strategies.tagging import TagRule
@@ -131,6 +132,14 @@ class FunctionEntry(Generic[R]):
     def awaits(self) -> bool:
         """Whether the version has to be awaited."""
         return self._awaited is not None
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._runtime
+
+    @property
+    def reader(self) -> Reader:
+        return self._runtime.reader
 
     @property
     def check(self) -> Callable[[], None]:

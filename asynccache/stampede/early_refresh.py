@@ -11,10 +11,10 @@ import math
 import random
 from typing import Final
 
-__all__ = ["early_refresh_ms", "should_refresh"]
+__all__ = ["LARGEST_DRAW", "early_refresh_ms", "should_refresh"]
 
 # -ln of the smallest number above 0 that random() returns: further from expiry than this, no draw can say yes.
-_LARGEST_DRAW: Final = 53 * math.log(2)
+LARGEST_DRAW: Final = 53 * math.log(2)
 
 
 def should_refresh(now_ms: float, fresh_until_ms: float, cost_ms: float, beta: float) -> bool:
@@ -27,7 +27,7 @@ def should_refresh(now_ms: float, fresh_until_ms: float, cost_ms: float, beta: f
         beta: above 1 favours earlier refreshes, below 1 later ones; 0 none.
     """
     remaining = fresh_until_ms - now_ms
-    if remaining > cost_ms * beta * _LARGEST_DRAW:
+    if remaining > cost_ms * beta * LARGEST_DRAW:
         return False
     return early_refresh_ms(cost_ms, beta) >= remaining
 

@@ -115,6 +115,10 @@ class SingleFlight(Generic[T]):
         """Orders calls and loads: a load whose `begun` is above this began after the call that read it."""
         return self._now
 
+    def moment(self) -> int:
+        """The same, for who cannot afford a property."""
+        return self._now
+
     def tick(self) -> int:
         """The next moment."""
         self._now += 1

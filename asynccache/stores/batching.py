@@ -51,27 +51,35 @@ class Batcher(Generic[Q, R]):
         self._scheduled = False
         self._tasks = TaskOwner(name)
 
-    async def __call__(self, request: Q) -> R:
-        """Answers one request.
+    def __call__(self, request: Q) -> Awaitable[R]:
+        """Answers one request; to be awaited at once.
 
         Raises:
             Whatever `send` raised, or answered for this request.
         """
         if self._alone and self._calls == 0 and not self._queue:
-            self._calls = 1
-            try:
-                answer = (await self._send((request,)))[0]
-            finally:
-                self._calls -= 1
-                self._schedule()
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer
+            return self._send_alone(request)
+        return self._enqueue(request)
+
+    def _enqueue(self, request: Q) -> asyncio.Future[R]:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append((request, future))
         self._queued += 1
         self._schedule()
-        return await future
+        return future  # and not a coroutine that awaits it: this is the hot path
+
+    async def _send_alone(self, request: Q) -> R:
+        if self._calls:  # somebody else has begun meanwhile
+            return await self._enqueue(request)
+        self._calls = 1
+        try:
+            answer = (await self._send((request,)))[0]
+        finally:
+            self._calls -= 1
+            self._schedule()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def expect_company(self) -> None:
         """Lets the next callers share a call, because the one who says this knows that they are many."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from asynccache.errors import StoreUnavailable
+from asynccache.entry import fresh_payload, is_generation, pack_tags
+from asynccache.errors import DecodeError, StoreUnavailable
 from asynccache.events import Counters, MissReason
 from asynccache.stores.base import Store
 from asynccache.stores.local import Ticket
 from asynccache.strategies.near import Near
-from asynccache.strategies.verdicts import Miss, MissingGenerations, Question, Verdict, judge
+from asynccache.strategies.verdicts import UNSURE, Miss, MissingGenerations, Question, Recipe, Verdict, judge
 
 __all__ = ["Looker"]
 
 V = TypeVar("V")
+
+_MAX_PACKED: Final = 1000
+"""Combinations of tags whose generations are remembered in the form in which entries carry them."""
 
 
 class Looker:
@@ -32,6 +36,7 @@ class Looker:
         self._store = store
         self._count = counters
         self._near = near
+        self._packed: dict[tuple[str, ...], tuple[Sequence[bytes | None], bytes]] = {}
 
     async def read(self, question: Question[Any]) -> tuple[bytes | None, dict[str, bytes | None]]:
         found = await self._store.read((question.key, *question.generations))
@@ -40,17 +45,59 @@ class Looker:
     async def look(self, question: Question[V]) -> Verdict[V]:
         if self._near is not None:
             return (await self.look_many((question,)))[0]
-        # The same for one question without a local tier, which is worth saying twice: this is the hot path.
-        names = question.generations
         try:
-            found = await self._store.read((question.key, *names))
-            raw, generations = found[0], dict(zip(names, found[1:], strict=True))
-            verdict = judge(raw, generations, question.recipe, self._store.now_ms())
-            if isinstance(verdict, MissingGenerations):
-                verdict = await self.judge_again(question, raw, generations, verdict)
+            found = await self._store.read((question.key, *question.generations))
         except StoreUnavailable:
-            self._count.store_failures += 1
-            return Miss(MissReason.UNAVAILABLE)
+            return self.unavailable()
+        return await self.judge(question, found)
+
+    def quick(self, recipe: Recipe[Any], names: tuple[str, ...], found: Sequence[bytes | None]) -> Any:
+        """What a read returns in the usual case: a fresh value of the expected type, with all its tags; else UNSURE.
+
+        Args:
+            recipe: the kind of entry.
+            names: keys of the generations that it carries.
+            found: what was read: the cell, and these generations.
+        """
+        raw, generations = found[0], found[1:]
+        if raw is None:
+            return UNSURE
+        known = self._packed.get(names)
+        if known is not None and known[0] == generations:  # as long as nobody invalidates any of them
+            tags = known[1]
+        elif all(map(is_generation, generations)):
+            tags = pack_tags(zip(names, generations, strict=True))  # type: ignore[arg-type]  # none is None
+            if len(self._packed) >= _MAX_PACKED:
+                self._packed.clear()
+            self._packed[names] = (generations, tags)
+        else:
+            return UNSURE
+        codec = recipe.codec
+        payload = fresh_payload(raw, recipe.head, codec.fingerprint, tags, self._store.now_ms(), recipe.early)
+        if payload is None:
+            return UNSURE
+        try:
+            value = codec.decode(payload)
+        except DecodeError:
+            return UNSURE
+        self._count.hits += 1
+        return value
+
+    def unavailable(self) -> Miss:
+        """What a look is that the store did not answer."""
+        self._count.store_failures += 1
+        return Miss(MissReason.UNAVAILABLE)
+
+    async def judge(self, question: Question[V], found: Sequence[bytes | None]) -> Verdict[V]:
+        """Judges what was read for a question: the cell, and the generations that the question names."""
+        names = question.generations
+        raw, generations = found[0], dict(zip(names, found[1:], strict=True))
+        verdict = judge(raw, generations, question.recipe, self._store.now_ms())
+        if isinstance(verdict, MissingGenerations):
+            try:
+                verdict = await self.judge_again(question, raw, generations, verdict)
+            except StoreUnavailable:
+                return self.unavailable()
         return msgspec.structs.replace(verdict, generations=generations) if isinstance(verdict, Miss) else verdict
 
     async def look_many(self, questions: Sequence[Question[V]]) -> list[Verdict[V]]:
@@ -58,8 +105,7 @@ class Looker:
         try:
             return await self._judge_all(questions, tickets)
         except StoreUnavailable:
-            self._count.store_failures += 1
-            return [Miss(MissReason.UNAVAILABLE)] * len(questions)
+            return [self.unavailable()] * len(questions)
         finally:
             if self._near is not None:
                 self._near.forget(tickets)

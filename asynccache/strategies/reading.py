@@ -16,9 +16,9 @@ A crash of the reader leaves a lease, which expires; a cancelled or failed load 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.entry import is_generation
@@ -33,7 +33,18 @@ from asynccache.stores.local import LocalEntries
 from asynccache.strategies.filling import Filler, Filling, Loaded
 from asynccache.strategies.looking import Looker
 from asynccache.strategies.near import Near
-from asynccache.strategies.verdicts import Hit, Miss, MissingGenerations, Question, judge, proof, storable
+from asynccache.strategies.verdicts import (
+    UNSURE,
+    Hit,
+    Miss,
+    MissingGenerations,
+    Question,
+    Recipe,
+    Verdict,
+    judge,
+    proof,
+    storable,
+)
 from asynccache.supervision import TaskOwner, gather
 from asynccache.tokens import new_salt, new_token
 
@@ -116,15 +127,54 @@ class Reader:
         Raises:
             LoadTimeout, LoadCancelled, RecursiveLoad, and whatever the loader raises.
         """
-        if self._near is not None and (kept := self._near.find(question)) is not None:
-            return self._near.hand_out(kept, question)
         since = self._flights.now
-        verdict = await self._looker.look(question)
+        if self._near is not None:
+            if (kept := self._near.find(question)) is not None:
+                return self._near.hand_out(kept, question)
+            return await self._answer(question, await self._looker.look(question), since)
+        try:
+            found = await self._store.read((question.key, *question.generations))
+        except StoreUnavailable:
+            return await self.go_on(question, None, since)
+        value = self._looker.quick(question.recipe, question.generations, found)
+        if value is not UNSURE:
+            return cast("V", value)
+        answer = await self.go_on(question, found, since)
+        return answer  # noqa: RET504 - returned at once, mypy infers another V
+
+    async def go_on(
+        self, question: Question[V], found: Sequence[bytes | None] | None, since: int
+    ) -> V | Missing | None:
+        """Answers a read that `quick` could not.
+
+        Args:
+            question: what is asked for.
+            found: the cell and the generations that were read for it; None if the store did not answer.
+            since: what `moment` was before that.
+        """
+        verdict = self._looker.unavailable() if found is None else await self._looker.judge(question, found)
+        return await self._answer(question, verdict, since)
+
+    @property
+    def quick(self) -> Callable[[Recipe[Any], tuple[str, ...], Sequence[bytes | None]], Any]:
+        """See `Looker.quick`."""
+        return self._looker.quick
+
+    @property
+    def cells(self) -> Store:
+        """The store that it reads."""
+        return self._store
+
+    @property
+    def moment(self) -> Callable[[], int]:
+        """Tells the moment at which a call begins; see `SingleFlight.now`."""
+        return self._flights.moment
+
+    async def _answer(self, question: Question[V], verdict: Verdict[V], since: int) -> V | Missing | None:
         if isinstance(verdict, Hit):
             return self._serve(question, verdict)
         self._missed(verdict)
-        answer = await self._resolve(question, verdict, since)
-        return answer  # noqa: RET504 - returned at once, mypy infers another V
+        return await self._resolve(question, verdict, since)
 
     async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
         """Answers many reads; one call to the store finds all hits."""

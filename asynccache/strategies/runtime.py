@@ -7,7 +7,8 @@ import enum
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 from asynccache.clock import Clock
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
@@ -72,6 +73,7 @@ class Runtime:
         counters: counts.
         clock: reads time.
         supervisor: runs services.
+        usable: whether the cache is open, and was opened in this process.
         background: whether this process runs services such as flushers; may be changed before the cache is opened.
     """
 
@@ -94,7 +96,8 @@ class Runtime:
         self.supervisor = supervisor
         self.background = background
         self.state = RuntimeState.NEW
-        self._pid = 0
+        self.usable = False
+        _at_fork(self)
         self._resources: list[Resource] = []
         self._adopted: list[object] = []
         self._opening: dict[int, asyncio.Lock] = {}
@@ -119,7 +122,7 @@ class Runtime:
 
     def check(self) -> None:
         """Raises `CacheNotOpen` unless the cache may be used here and now."""
-        if self.state is not RuntimeState.OPEN or self._pid != os.getpid():
+        if not self.usable:
             raise self.refusal()
 
     def refusal(self) -> CacheNotOpen:
@@ -133,8 +136,8 @@ class Runtime:
     async def start(self) -> None:
         """Opens the store and what was added before."""
         await self.store.open()
-        self._pid = os.getpid()
         self.state = RuntimeState.OPEN
+        self.usable = True
         await self.use_adopted()
         for service, always in self._services:
             if always or self.background:
@@ -144,6 +147,7 @@ class Runtime:
         """Finishes strategies, stops services, and gives back what was opened; goes on after a failure and raises the
         first at the end."""
         self.state = RuntimeState.CLOSING
+        self.usable = False
         errors: list[Exception] = []
 
         async def attempt(parts: Sequence[Any]) -> None:
@@ -204,3 +208,18 @@ class Runtime:
     def guard(self) -> GuardedStore | None:
         """The store's circuit breaker, if it is one that has it."""
         return self.store if isinstance(self.store, GuardedStore) else None
+
+
+_made: Final[WeakSet[Runtime]] = WeakSet()
+
+
+def _at_fork(runtime: Runtime) -> None:
+    """Closes the door in a forked child: connections do not survive a fork."""
+    if not _made:
+        os.register_at_fork(after_in_child=_in_child)
+    _made.add(runtime)
+
+
+def _in_child() -> None:
+    for runtime in list(_made):
+        runtime.usable = False

@@ -7,7 +7,7 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from asynccache.errors import ConfigurationError
@@ -68,7 +68,7 @@ class Loading(Generic[V]):
         assert self._batcher is not None  # noqa: S101 - one of the two is set
         batcher = self._batcher
 
-        def load(context: LoadContext) -> Coroutine[Any, Any, V | None]:
+        def load(context: LoadContext) -> Awaitable[V | None]:
             if context.crowded:
                 batcher.expect_company()
             return batcher(key)

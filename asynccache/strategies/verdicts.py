@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from asynccache.codecs import Codec
 from asynccache.codecs.upgrades import Upgrader
-from asynccache.entry import TOKEN_BYTES, Lease, Value, Writing, is_generation, parse_cell
+from asynccache.entry import (
+    TOKEN_BYTES,
+    Lease,
+    Value,
+    Writing,
+    is_generation,
+    parse_cell,
+    plain_head,
+)
 from asynccache.errors import DecodeError, EncodeError
 from asynccache.events import MissReason
 from asynccache.keys import KeySpace
 from asynccache.policy import Duration, Policy
+from asynccache.stampede.early_refresh import LARGEST_DRAW
 from asynccache.strategies.loading import Load
 
-__all__ = ["Hit", "Miss", "MissingGenerations", "Question", "Recipe", "Verdict", "judge", "proof", "storable"]
+__all__ = [
+    "UNSURE",
+    "Hit",
+    "Miss",
+    "MissingGenerations",
+    "Question",
+    "Recipe",
+    "Unsure",
+    "Verdict",
+    "judge",
+    "proof",
+    "storable",
+]
 
 V = TypeVar("V")
 _ID_AT = 24
@@ -33,6 +54,8 @@ class Recipe(Generic[V]):
         policy: how entries live and are loaded.
         space: names the generations of tags that a loader adds.
         upgrades: readers of entries that older models have written.
+        head: what its values begin with in the usual case.
+        early: milliseconds before its expiry, for each microsecond of its cost, in which an entry may be refreshed.
     """
 
     name: str
@@ -40,6 +63,12 @@ class Recipe(Generic[V]):
     policy: Policy
     space: KeySpace
     upgrades: Mapping[tuple[int, bytes], Upgrader[V]] = field(default_factory=dict)
+    head: bytes = field(init=False, default=b"")
+    early: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", plain_head(self.codec.id))
+        object.__setattr__(self, "early", self.policy.early * LARGEST_DRAW / 1000)
 
     def lasting(self, ttl: Duration | None) -> Recipe[V]:
         """The same kind of entry with another TTL; None leaves it."""
@@ -94,6 +123,19 @@ class MissingGenerations:
 
 
 Verdict: TypeAlias = Hit[V] | Miss
+
+
+class Unsure:
+    """The type of UNSURE."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "UNSURE"
+
+
+UNSURE: Final = Unsure()
+"""A cell has to be judged."""
 
 
 def judge(

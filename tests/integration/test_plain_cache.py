@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import os
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -285,3 +286,20 @@ async def test_bytes_of_anybody_else_are_a_counted_miss(cache: Cache, redis: Red
 
 async def _value(value: Any) -> Any:
     return value
+
+
+async def test_a_forked_child_is_told_to_open_a_cache_of_its_own(cache: Cache) -> None:
+    await cache.set("k", 1)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:  # never returns into pytest
+        try:
+            cache.get("k").send(None)
+        except CacheNotOpen as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    await asyncio.to_thread(os.waitpid, child, 0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert b"opened in a parent process" in pipe.read()
+    assert await cache.get("k") == 1

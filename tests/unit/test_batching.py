@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Sequence
 
 import pytest
@@ -60,6 +61,7 @@ async def test_a_lone_caller_makes_no_task_and_waits_for_nobody(server: Server) 
     server.instant = True
     before = asyncio.all_tasks()
     call = batcher(1)
+    assert inspect.iscoroutine(call)
     with pytest.raises(StopIteration) as done:  # it never gave the loop a turn
         call.send(None)
     assert done.value.value == 2
@@ -67,6 +69,17 @@ async def test_a_lone_caller_makes_no_task_and_waits_for_nobody(server: Server) 
     for at in range(3):
         assert await batcher(at) == at * 2
     assert server.calls == [[1], [0], [1], [2]]
+
+
+async def test_a_lone_caller_who_never_begins_holds_up_nobody(server: Server) -> None:
+    batcher: Batcher[int, int] = Batcher(server, name="b", max_calls=1)
+    for _ in range(3):
+        task = asyncio.ensure_future(batcher(1))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    first, second = batcher(2), batcher(3)  # neither has begun
+    assert [await second, await first] == [6, 4]
 
 
 async def test_callers_of_the_same_tick_share_a_call(server: Server) -> None:
@@ -84,6 +97,7 @@ async def test_a_caller_that_is_alone_again_makes_its_own_calls_again(server: Se
     await batcher(4)
     server.instant = True
     call = batcher(5)
+    assert inspect.iscoroutine(call)
     with pytest.raises(StopIteration):
         call.send(None)
 
