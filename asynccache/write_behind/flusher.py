@@ -78,6 +78,10 @@ class RecordReader(Protocol[V_co]):
         """What a record asks for; `DecodeError` if this version of the model cannot read it."""
         ...
 
+    def writes(self, records: Sequence[bytes], /) -> Sequence[Write[V_co]]:
+        """What each record asks for; `DecodeError` if this version of the model cannot read one."""
+        ...
+
 
 class Flusher(Generic[V]):
     """Flushes one strategy's buffer: what this process owns of it every so often, and all on demand.
@@ -258,8 +262,7 @@ class Flusher(Generic[V]):
 
     def _read(self, frozen: Frozen) -> Batch[V]:
         records = tuple(frozen.records.values())
-        writes = [self.records.write(record) for record in records]
-        return Batch(writes, frozen.id, self.origin, records)
+        return Batch(self.records.writes(records), frozen.id, self.origin, records)
 
     async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
         self._progress.applied(len(batch.writes), applied)

@@ -116,6 +116,9 @@ class Numbers:
         except ValueError:
             raise DecodeError(f"{record!r} is no number") from None
 
+    def writes(self, records: Sequence[bytes], /) -> list[Put[int]]:
+        return [self.write(record) for record in records]
+
 
 @asynccontextmanager
 async def running(*flushers: Flusher[int]) -> AsyncIterator[None]:
