@@ -19,6 +19,7 @@ from asynccache.strategies.tagging import TagRule, Tags, check_tags
 from asynccache.strategies.verdicts import Recipe
 from asynccache.strategies.versions import Version, VersionRule
 from asynccache.strategies.writing import Update
+from asynccache.supervision import gather
 
 __all__ = ["EntryOptions", "Strategy", "check_admission", "found_only", "loader_for"]
 
@@ -197,7 +198,9 @@ class Strategy(Generic[V]):
     async def _get_many(self, keys: Iterable[Any], load: Callable[[Any], Load[V]]) -> dict[Any, V | None]:
         await self._prepare()
         distinct = list(dict.fromkeys(keys))
-        values = await self._runtime.reader.get_many([await self._ask(key, load(key)) for key in distinct])
+        asking = [self._ask(key, load(key)) for key in distinct]
+        questions = await gather(asking) if self._version.awaited else [await one for one in asking]
+        values = await self._runtime.reader.get_many(questions)
         return {key: _found(value) for key, value in zip(distinct, values, strict=True)}
 
     async def _refresh(self, key: KeyValue, load: Load[V]) -> V | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from asynccache import Cache, CacheAside, ConfigurationError, ReadThrough, Reason, WriteBehind, WriteThrough
 from asynccache.postgres import PostgresTable
@@ -52,6 +53,19 @@ async def test_one_tag_reaches_lists_and_aggregates_of_every_kind(cache: Cache, 
             await cache.invalidate_tags("users")
         await pool.execute("INSERT INTO users VALUES ($1)", step)
     assert sizes == [([], [], 0), ([], [], 0), ([0, 1], [0, 1], 2)]
+
+
+async def test_a_tag_outlives_the_entry_with_the_shortest_ttl(cache: Cache, redis: Redis) -> None:
+    await cache.set("short", 1, ttl=0.05, tags=["t"])
+    await cache.set("long", 1, tags=["t"])
+    await until(lambda: _is_gone(redis, cache.scope.space.cell("", "short")), "the short one to expire")
+    assert await cache.get("long") == 1
+    await cache.invalidate_tags("t")
+    assert await cache.get("long") is None
+
+
+async def _is_gone(redis: Redis, cell: str) -> bool:
+    return not await redis.exists(cell)
 
 
 async def test_templates_name_the_arguments_of_the_call(cache: Cache) -> None:
