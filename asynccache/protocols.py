@@ -143,7 +143,7 @@ Write: TypeAlias = Put[V] | Delete | Adjust[V] | Append[V]
 
 
 @dataclass(frozen=True, slots=True)
-class Halves(Generic[V]):
+class Halves(Generic[V_co]):
     """A write into which adjustments were merged, as what it was before them, and they.
 
     Attributes:
@@ -152,8 +152,8 @@ class Halves(Generic[V]):
         record: of `rest`.
     """
 
-    base: Write[V]
-    rest: Write[V]
+    base: Write[V_co]
+    rest: Write[V_co]
     record: bytes
 
 

@@ -133,7 +133,7 @@ class WriteBehind(Strategy[V]):
         self._sink = sink
         self._drain = seconds(drain, "drain")
         self._max_batch = max_batch
-        rows = Rows(self._recipe.codec.type, defaults, key=getattr(sink, "key_fields", ()))
+        rows: Rows[V] = Rows(self._recipe.codec.type, defaults, key=getattr(sink, "key_fields", ()))
         self._records: Records[V] = Records(self._recipe.codec, rows, self._recipe.upgrades)
         self._buffering = Buffering(
             self._scope,

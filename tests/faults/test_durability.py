@@ -108,7 +108,7 @@ async def test_a_repeated_call_does_not_take_a_replica_for_confirming_what_it_ha
     await follow(replica, dedicated_redis)
     async with writing(dedicated_redis, table, durability="replicated") as items:
         await items.increment(1, n=1)
-        store = items._runtime.store
+        store: Any = items._runtime.store
         run_many: Any = store.run_many
         calls = 0
 
@@ -120,14 +120,14 @@ async def test_a_repeated_call_does_not_take_a_replica_for_confirming_what_it_ha
                 return answers
             # It is merged, and nobody hears of it: not its writer, whose connection is gone, nor the replica.
             await configure(dedicated_redis, maxmemory=1)
-            await items._runtime.guard.inner.client.connection_pool.disconnect()
+            await store.inner.client.connection_pool.disconnect()
             error = StoreUnavailable("the connection was lost")
             error.__cause__ = ConnectionResetError()
             raise error
 
         await replica.pause()
         try:
-            store.run_many = lose_the_first  # type: ignore[method-assign]
+            store.run_many = lose_the_first
             # On a connection that has written nothing, WAIT would count every replica there is; and here the mark that
             # is set for it is refused.
             with pytest.raises(DurabilityNotReached, match="0 of 1"):

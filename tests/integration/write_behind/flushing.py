@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -171,12 +172,15 @@ class Looks:
     def one(self) -> None:
         self.count += 1
 
+    def _after(self, before: int) -> bool:
+        return self.count > before
+
     async def several(self) -> None:
         """Lets it look three times: whatever it begins by itself, it has begun by then."""
         for _ in range(3):
             before = self.count
             self._flusher.wake()
-            await until(lambda before=before: self.count > before, "a look at what pends")
+            await until(partial(self._after, before), "a look at what pends")
 
 
 @asynccontextmanager
