@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 from urllib.parse import parse_qs, urlsplit
@@ -168,7 +169,8 @@ class RedisStore:
         return await self._calls(Call(script, keys, args))
 
     async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
-        """Runs scripts that are safe to repeat, in one pipeline of their own; then other commands on its connection.
+        """Runs scripts that are safe to repeat, in one pipeline of their own; then other commands on its connection, or
+        (in a cluster) one after the other on those of their keys.
 
         Returns:
             The reply of each, those of the commands last; of a script that the server refused, the `StoreUnavailable`.
@@ -220,12 +222,13 @@ class RedisStore:
         if isinstance(self._client, RedisCluster):
             # A cluster pipeline does not take EVALSHA; its connections work side by side instead.
             client = self._client
-            return await self._bounded(
+            answers = await self._bounded(
                 lambda: asyncio.gather(
                     *(client.evalsha(c.script.sha, len(c.keys), *c.keys, *c.args) for c in calls),
                     return_exceptions=True,
                 )
             )
+            return [*answers, *[await self._bounded(partial(client.execute_command, *command)) for command in then]]
         return await self._send_grouped(self._client, calls, then=then)
 
     async def _send_grouped(

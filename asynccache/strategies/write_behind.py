@@ -140,6 +140,7 @@ class WriteBehind(Strategy[V]):
             name,
             partitions=partitions,
             max_pending=max_pending,
+            spread_above=max_batch,
             durability=durability,
             replicas=replicas,
             unsafe=unsafe,

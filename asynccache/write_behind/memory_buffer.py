@@ -179,7 +179,8 @@ class MemoryBuffer:
             partition.frozen_since = partition.since or 0.0
             if not partition.pending:
                 partition.since = None
-        return Frozen(partition.batch, {field.encode(): record for field, record in partition.frozen.items()})
+        records = {field.encode(): record for field, record in partition.frozen.items()}
+        return Frozen(partition.batch, records, len(partition.pending))
 
     async def ack(self, number: int, batch: UUID) -> bool:
         """Drops a batch that the database has; False if it is gone."""
