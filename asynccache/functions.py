@@ -13,9 +13,8 @@ from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
 from asynccache.protocols import Admission
 from asynccache.stores.local import LocalEntries
-from asynccache.strategies.base import check_admission
 from asynccache.strategies.explaining import Explanation, explain
-from asynccache.strategies.loading import LoadContext, admitted
+from asynccache.strategies.loading import LoadContext
 from asynccache.strategies.reading import Missing, Question, Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
@@ -43,6 +42,7 @@ class FunctionOptions(TypedDict, total=False):
     version: Version
     upgrade: Upgrades[Any] | None
     admit: Admission | None
+    max_value_bytes: int | None
 
 
 class Claims:
@@ -76,6 +76,7 @@ class FunctionEntry(Generic[R]):
         version: Version = None,
         upgrade: Upgrades[Any] | None = None,
         admit: Admission | None = None,
+        max_value_bytes: int | None = None,
         skip: tuple[str, ...] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
@@ -107,9 +108,15 @@ class FunctionEntry(Generic[R]):
         known = self._tags.fixed is not None and not self._counted and self._awaited is None
         self.fixed = scope.generations(self._tags.fixed or ()) if known else None
         self.recipe: Recipe[R] = scope.recipe(
-            where, name, _type_of(function) if type is None else type, policy=policy, ttl=ttl, upgrade=upgrade
+            where,
+            name,
+            _type_of(function) if type is None else type,
+            policy=policy,
+            ttl=ttl,
+            upgrade=upgrade,
+            admit=admit,
+            max_value_bytes=max_value_bytes,
         )
-        self._admit = check_admission(where, admit) or scope.admit
 
     def key(self, *args: Any, **kwargs: Any) -> CellKey:
         if self._awaited is not None:
@@ -198,8 +205,6 @@ class FunctionEntry(Generic[R]):
             return result
 
         loader = load if late is None else load_and_tag
-        if self._admit is not None:
-            loader = admitted(self._admit, cell, cell, loader)  # type: ignore[assignment]  # None is R's
         generations = self.fixed
         if generations is None:
             generations = self._scope.generations(self._tags.early(*args, **kwargs))
