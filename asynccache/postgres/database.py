@@ -262,15 +262,19 @@ async def transaction(connection: Any) -> AsyncIterator[None]:
         raise
 
 
-async def roll_back(connection: Any) -> bool:
+async def roll_back(connection: Any, transaction: Any = None) -> bool:
     """Ends a transaction that failed, within a bound of time.
+
+    Args:
+        connection: the connection.
+        transaction: asyncpg's own object for it, if it was begun by that and is open.
 
     Returns:
         Whether the server says that it has ended; else the connection is dropped, and what became of it is unknown.
     """
     try:
         async with asyncio.timeout(_CLEAN_UP_SECONDS):
-            await connection.execute("ROLLBACK")
+            await (connection.execute("ROLLBACK") if transaction is None else transaction.rollback())
     except Exception:  # noqa: BLE001 - the error that led here is the one to report
         _drop(connection)
         return False
