@@ -47,9 +47,9 @@ class AfterRequests(AdmissionPolicy):
 
     A request is a read that finds nothing to serve; callers that share a load are one request. The first `n - 1`
     requests load without a lease, and leave nothing at all in Redis. Counts are this process's own, and approximate in
-    one direction: a key may be stored too early (fewer than one of 100 at its first request, with
-    `capacity` keys), and is never stored too late. A value that is stored is refreshed as long as it is asked for. A put is no request:
-    it stores its value if the key was asked for `n` times, and else only writes it.
+    one direction: a key may be stored too early (fewer than one of 100 at its first request, with `capacity` keys), and
+    is never stored too late. A value that is stored is refreshed as long as it is asked for. A put is no request: it
+    stores its value if the key was asked for `n` times, and else only writes it.
 
     Args:
         n: requests, this one included, from 2 to 255.
