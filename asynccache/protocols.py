@@ -28,6 +28,7 @@ __all__ = [
     "DeadLetters",
     "Delete",
     "ExactSource",
+    "Halves",
     "KeepsDeadLetters",
     "KeyPart",
     "KeyValue",
@@ -170,6 +171,21 @@ Write: TypeAlias = Put[V] | Delete | Adjust[V] | Append[V]
 
 
 @dataclass(frozen=True, slots=True)
+class Halves(Generic[V_co]):
+    """A write into which adjustments were merged, as what it was before them, and they.
+
+    Attributes:
+        base: the put or delete.
+        rest: the adjustments after it.
+        record: of `rest`.
+    """
+
+    base: Write[V_co]
+    rest: Write[V_co]
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Batch(Generic[V]):
     """Writes that a sink applies together; each key occurs once.
 
@@ -183,12 +199,17 @@ class Batch(Generic[V]):
         origin: the name of the strategy, under which dead letters are found again.
         records: what is kept of each write in a dead letter, in the order of `writes`; without them, dead letters can
             be looked at but not retried.
+        buffer: the buffer that it comes from, which forgets its own ids when they are old; see `Prunes`.
+        halve: takes a record apart, if adjustments were merged into something else, so that only they are refused if
+            it is they that cannot be written.
     """
 
     writes: Sequence[Write[V]]
     id: UUID | None = None
     origin: str = ""
     records: Sequence[bytes] = ()
+    buffer: str = ""
+    halve: Callable[[bytes], Halves[V] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +280,15 @@ class ExactSource(Protocol[V_co]):
 class Prunes(Protocol):
     """A sink that forgets batch ids which nobody will ask for again."""
 
-    async def prune(self, older_than: float, /) -> int:
+    async def prune(self, older_than: float, buffer: str, /) -> int:
         """Forgets some of the batch ids applied more than `older_than` seconds ago.
 
         A batch whose id is forgotten before it is acknowledged would be applied twice: keep them for longer than any
         outage lasts.
+
+        Args:
+            older_than: seconds.
+            buffer: only ids of batches that came from this one; others may need theirs for longer.
 
         Returns:
             How many were forgotten; bounded per call, 0 when none are left.

@@ -41,10 +41,9 @@ class TagRule:
         self.late: Callable[..., tuple[str, ...]] | None = None
         if not callable(tags):
             names = check_tags(tags, where)
-            templates = compile_templates(names, signature)
+            self.early: Callable[..., tuple[str, ...]] = compile_templates(names, signature)
             if not any("{" in name or "}" in name for name in names):
-                self.fixed = templates(*([None] * len(signature.parameters))) if signature is _KEY else names
-            self.early: Callable[..., tuple[str, ...]] = templates
+                self.fixed = names
             return
         if inspect.iscoroutinefunction(tags):
             raise ConfigurationError(f"{where} must be a plain function, not a coroutine function ({tags!r})")

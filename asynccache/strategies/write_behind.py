@@ -133,8 +133,8 @@ class WriteBehind(Strategy[V]):
         self._sink = sink
         self._drain = seconds(drain, "drain")
         self._max_batch = max_batch
-        key_fields = getattr(sink, "key_fields", ())
-        self._records: Records[V] = Records(self._recipe.codec, Rows(self._recipe.codec.type, defaults, key=key_fields))
+        rows: Rows[V] = Rows(self._recipe.codec.type, defaults, key=getattr(sink, "key_fields", ()))
+        self._records: Records[V] = Records(self._recipe.codec, rows, self._recipe.upgrades)
         self._buffering = Buffering(
             self._scope,
             name,

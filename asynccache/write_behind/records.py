@@ -20,10 +20,11 @@ from uuid import uuid4
 import msgspec
 
 from asynccache.codecs import Codec, Packed, codec_for
+from asynccache.codecs.upgrades import Upgrader
 from asynccache.entry import NewValue
-from asynccache.errors import ConfigurationError, DecodeError
+from asynccache.errors import ConfigurationError, DecodeError, EncodeError
 from asynccache.keys import encode_key
-from asynccache.protocols import Adjust, Adjustment, Append, Delete, Number, Put, Write
+from asynccache.protocols import Adjust, Adjustment, Append, Delete, Halves, Number, Put, Write
 from asynccache.write_behind.numbers import (
     CEILING,
     EXACT,
@@ -139,10 +140,19 @@ class Records(Generic[V]):
         codec: of the values.
         rows: knows the numeric columns and the defaults; without it nothing can be adjusted but rows of a model whose
             fields all have defaults.
+        upgrades: readers of what older models have written, by codec and fingerprint.
     """
 
-    def __init__(self, codec: Codec[V], rows: Rows[V] | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec[V],
+        rows: Rows[V] | None = None,
+        upgrades: Mapping[tuple[int, bytes], Upgrader[V]] | None = None,
+    ) -> None:
         self._codec = codec
+        self._upgraders: dict[bytes, list[Upgrader[V]]] = {}
+        for (_, shape), upgrader in (upgrades or {}).items():
+            self._upgraders.setdefault(shape, []).append(upgrader)
         self._rows: Rows[V] = Rows(codec.type) if rows is None else rows
         # Key values need no model, but their type must survive: 1 is not "1".
         self._keys: Codec[Any] = codec_for(Any)
@@ -245,6 +255,18 @@ class Records(Generic[V]):
             return Delete(key)
         return Put(key, value, anew=base != b"P")
 
+    def halves(self, record: bytes) -> Halves[V] | None:
+        """A record with adjustments as what it was without them, and they; None if it is not both."""
+        try:
+            parsed = parse_record(record)
+            if parsed.base == b"N" or not parsed.columns:
+                return None
+            head = _encode(_Head(self._head(parsed.head).key))
+            rest = Record(b"N", head, parsed.columns).pack()
+            return Halves(self.write(_packed(parsed.base, parsed.head)), self.write(rest), rest)
+        except DecodeError:  # no defaults any more, for a row to adjust
+            return None
+
     def needs_below(self, record: bytes | None) -> bool:
         """Whether what a reader sees depends on what is below the record: the frozen batch, or the database."""
         return record is None or record[:1] == b"N"
@@ -272,6 +294,15 @@ class Records(Generic[V]):
         return self._rows.adjusted(value, key, columns) if columns else value
 
     def _value(self, head: _Head) -> V:
+        failed: DecodeError | None = None
+        for upgrader in self._upgraders.get(head.fingerprint, ()):
+            try:
+                return upgrader(head.payload, head.compressed)[0]
+            except (DecodeError, EncodeError) as error:
+                failed = DecodeError(f"a buffered write of an older model: {error}")
+                failed.__cause__ = error
+        if failed is not None:
+            raise failed
         # Not refused for another fingerprint: an acknowledged write is worth an attempt with the newer model.
         return self._codec.unpack(head.payload, head.compressed)
 
