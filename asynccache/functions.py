@@ -201,7 +201,7 @@ class FunctionEntry(Generic[R]):
         async def load_and_tag(context: LoadContext) -> R:
             result = await function(*args, **kwargs)
             if result is not None:
-                context.tags(late(*args, result, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
+                context.tags(late(result, *args, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
             return result
 
         loader = load if late is None else load_and_tag
