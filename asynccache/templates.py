@@ -94,7 +94,8 @@ def compile_call(function: Callable[..., Any], signature: inspect.Signature, *, 
         named = f"{parameter.name}=" if parameter.kind is parameter.KEYWORD_ONLY else ""
         given.append(f"{marks.get(parameter.kind, '')}{named}{parameter.name}")
     if result:
-        last = list(inspect.signature(function).parameters.values())[-1]
+        own = inspect.signature(function).parameters.values()
+        last = [one for one in own if one.kind not in marks][-1]
         if last.kind is last.POSITIONAL_ONLY:
             given.append(_RESULT)
         else:

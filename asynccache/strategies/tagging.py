@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from asynccache.errors import ConfigurationError
 from asynccache.templates import compile_call, compile_templates
 
-__all__ = ["TagRule", "Tags", "check_tags"]
+__all__ = ["TagRule", "Tags", "check_tags", "wants_result"]
 
 Tags: TypeAlias = Sequence[str] | Callable[[Any], Sequence[str]] | Callable[[Any, Any], Sequence[str]]
 """Tags of a strategy's entries: for all the same, or templates such as `"user:{key}"`; a function of the key value; or
@@ -48,7 +48,7 @@ class TagRule:
         if inspect.iscoroutinefunction(tags):
             raise ConfigurationError(f"{where} must be a plain function, not a coroutine function ({tags!r})")
 
-        late = _wants_result(tags, signature, where)
+        late = wants_result(tags, signature, where)
         call = compile_call(tags, signature, result=late)
 
         def of(*args: Any, **kwargs: Any) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class TagRule:
             self.early = of
 
 
-def _wants_result(tags: Callable[..., Any], signature: inspect.Signature, where: str) -> bool:
+def wants_result(tags: Callable[..., Any], signature: inspect.Signature, where: str) -> bool:
     """Whether a function has one parameter more than the call."""
     try:
         own = inspect.signature(tags)
