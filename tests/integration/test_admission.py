@@ -17,6 +17,7 @@ from asynccache import (
     Always,
     Cache,
     CacheAside,
+    LoadContext,
     NextRead,
     Occasion,
     Policy,
@@ -328,6 +329,13 @@ async def test_nothing_is_asked_of_a_policy_when_nothing_could_be_stored(cache: 
     rows: CacheAside[int] = CacheAside(cache, "row", admit=even)
     async with rows.updating("k"):
         assert await rows.get("k", table.load) == 1
+
+    async def skip(key: str, ctx: LoadContext) -> int:
+        ctx.skip()
+        return 1
+
+    assert await rows.get("k", skip) == 1
+    assert await rows.get("nobody", table.load) is None  # nor is it remembered that it does not exist
     assert (even.asked, cache.stats.refused, cache.stats.bypasses) == ([], 0, 1)
 
 
