@@ -19,10 +19,10 @@ from asynccache.strategies.reading import Missing, Question, Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
-from asynccache.strategies.tagging import TagRule
+from asynccache.strategies.tagging import TagRule, wants_result
 from asynccache.strategies.verdicts import Recipe
 from asynccache.strategies.versions import Version, VersionCounter
-from asynccache.templates import compile_template, default_template, with_version
+from asynccache.templates import compile_call, compile_template, default_template, with_version
 
 __all__ = ["Claims", "FunctionEntry", "FunctionOptions"]
 
@@ -91,7 +91,11 @@ class FunctionEntry(Generic[R]):
         # A version that has to be awaited is put into the key that the call has without it.
         self._awaited: Callable[..., Awaitable[Any]] | None = None
         if inspect.iscoroutinefunction(version):
-            self._awaited = version
+            if wants_result(version, signature, f"{where}: version"):
+                raise ConfigurationError(
+                    f"{where}: version is asked for before there is a result; it takes one too many"
+                )
+            self._awaited = compile_call(version, signature, result=False)
         elif callable(version):
             raise ConfigurationError(
                 f"{where}: version must be a value, a template such as '{{user.updated_at}}', an `async def` function"
@@ -201,7 +205,7 @@ class FunctionEntry(Generic[R]):
         async def load_and_tag(context: LoadContext) -> R:
             result = await function(*args, **kwargs)
             if result is not None:
-                context.tags(late(*args, result, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
+                context.tags(late(result, *args, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
             return result
 
         loader = load if late is None else load_and_tag

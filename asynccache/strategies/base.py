@@ -183,7 +183,7 @@ class Strategy(Generic[V]):
         known = self._generations(key)
         if self._tags.late is None:
             return known
-        late = (self._scope.space.generation(tag) for tag in self._tags.late(key, value))
+        late = (self._scope.space.generation(tag) for tag in self._tags.late(value, key))
         return tuple(dict.fromkeys((*known, *late)))
 
     async def _ask(self, key: KeyValue, load: Load[V] | None, ttl: Duration | None = None) -> Question[V]:

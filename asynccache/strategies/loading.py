@@ -115,12 +115,12 @@ def bind_loader(load: Callable[..., Awaitable[V | None]], *args: Any) -> Load[V]
 
 
 def tagged(late: Callable[..., Iterable[str]], key: Any, load: Load[V]) -> Load[V]:
-    """A loader whose value says which tags it has: `late(key, value)`."""
+    """A loader whose value says which tags it has: `late(value, key)`."""
 
     async def loaded(context: LoadContext) -> V | None:
         value = await load(context)
         if value is not None:
-            context.tags(late(key, value))
+            context.tags(late(value, key))
         return value
 
     return loaded
