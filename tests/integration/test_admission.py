@@ -231,13 +231,8 @@ async def test_a_stored_value_is_refreshed_although_its_requests_are_forgotten(
 
 async def test_a_refresh_that_a_predicate_refuses_takes_the_old_value_away(make_cache: MakeCache, redis: Redis) -> None:
     cache, table = await make_cache(), Table(k=2)
-    rows: CacheAside[int] = CacheAside(
-        cache,
-        "row",
-        ttl=0.001,
-        policy=Policy(stale=600, jitter=0, early=0),
-        admit=Predicate(lambda value: value % 2 == 0),
-    )
+    even, policy = Predicate(lambda value: value % 2 == 0), Policy(stale=600, jitter=0, early=0)
+    rows: CacheAside[int] = CacheAside(cache, "row", ttl=0.001, policy=policy, admit=even)
     await rows.get("k", table.load)
     await until(lambda: _is(rows, Reason.STALE))
     table.rows["k"] = 3
