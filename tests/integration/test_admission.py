@@ -360,6 +360,10 @@ async def test_explain_foretells_a_refusal_and_counts_nothing(cache: Cache) -> N
         await rows.get("k", table.load)
     assert said == [(NextRead.BYPASS, Reason.REFUSED)] * 2 + [(NextRead.LOAD, Reason.EMPTY)]
     assert cache.stats.refused == 2
+    part = cache.namespace("part", admit=AfterRequests(2))
+    always: CacheAside[str] = CacheAside(part, "row", admit=Always())
+    # Of a strategy's key the namespace does not know the policy.
+    assert [(await part.explain(key)).reason for key in ("k", always.key("k"))] == [Reason.REFUSED, Reason.EMPTY]
 
 
 async def test_giants_are_served_and_not_stored(cache: Cache, redis: Redis) -> None:
