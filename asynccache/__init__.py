@@ -1,5 +1,6 @@
 """asyncio-native caching for services that read and write PostgreSQL through Redis."""
 
+from asynccache.admission import AfterRequests, Always, Predicate
 from asynccache.cache import Cache
 from asynccache.codecs.upgrades import Upgrade
 from asynccache.errors import (
@@ -34,8 +35,10 @@ from asynccache.protocols import (
     Append,
     Applied,
     Batch,
+    CountsRequests,
     DeadLetter,
     Delete,
+    Occasion,
     Put,
     Rejected,
     Retried,
@@ -59,6 +62,8 @@ __all__ = [
     "Adjust",
     "Adjustment",
     "Admission",
+    "AfterRequests",
+    "Always",
     "Append",
     "Applied",
     "AsyncCacheError",
@@ -70,6 +75,7 @@ __all__ = [
     "CacheHealth",
     "CacheNotOpen",
     "ConfigurationError",
+    "CountsRequests",
     "DatabaseUnavailable",
     "DeadLetter",
     "DecodeError",
@@ -87,7 +93,9 @@ __all__ = [
     "MissingTTL",
     "Namespace",
     "NextRead",
+    "Occasion",
     "Policy",
+    "Predicate",
     "Put",
     "ReadThrough",
     "Reason",

@@ -12,7 +12,7 @@ from asynccache.protocols import KeyValue
 from asynccache.steps import Put
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.filling import new_value
-from asynccache.strategies.loading import admitted, bind_loader
+from asynccache.strategies.loading import bind_loader
 from asynccache.strategies.reading import Missing
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
@@ -37,6 +37,7 @@ class PlainCache:
         self._scope = scope
         self._runtime = scope.runtime
         self._any = scope.codec(Any)
+        self._admit = scope.admitting("get_or_load")
 
     @property
     def scope(self) -> Scope:
@@ -108,11 +109,8 @@ class PlainCache:
             )
         policy = self._policy_for("get_or_load", ttl)
         cell = self._cell(key)
-        loader = bind_loader(load)
-        admit = self._scope.admit
-        if admit is not None:
-            loader = admitted(admit, cell, key, loader)
-        question = Question(cell, self._scope.generations(check_tags(tags)), self._recipe(type, policy), loader)
+        recipe = self._recipe(type, policy)
+        question = Question(cell, self._scope.generations(check_tags(tags)), recipe, bind_loader(load))
         # There is a loader, so the answer is never MISSING; None is T's.
         return cast("T", await self._runtime.reader.get(question))
 
@@ -228,4 +226,4 @@ class PlainCache:
         return Question(self._cell(key), self._scope.generations(), recipe, None)
 
     def _recipe(self, type_: Any, policy: Policy) -> Recipe[Any]:
-        return Recipe("", self._codec(type_), policy, self._scope.space)
+        return Recipe("", self._codec(type_), policy, self._scope.space, admit=self._admit)

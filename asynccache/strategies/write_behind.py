@@ -10,7 +10,7 @@ from asynccache.codecs import Packed
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, seconds
-from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
+from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Occasion, Sink, Source
 from asynccache.strategies.base import EntryOptions, Strategy, found_only
 from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, RecentGenerations
 from asynccache.strategies.filling import new_value
@@ -362,10 +362,10 @@ class WriteBehind(Strategy[V]):
     def _put_op(
         self, key: KeyValue, value: V, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
     ) -> Op:
-        readable = None
-        if storable(generations) and (self._admit is None or self._admit.admits(self.key(key), key, value)):
-            policy = self._recipe.policy if ttl is None else self._recipe.policy.with_ttl(ttl)
-            readable = new_value(self._recipe, packed, new_token(), generations, policy.life_ms())
+        readable, recipe = None, self._recipe
+        if storable(generations) and (recipe.admit is None or recipe.admit.admits(self.key(key), value, Occasion.PUT)):
+            life = recipe.policy.with_ttl(ttl).life_ms()
+            readable = new_value(recipe, packed, new_token(), generations, life)
         return self._records.put_op(key, packed, readable)
 
     async def _apply(self, ops: Sequence[Op]) -> Receipt:
