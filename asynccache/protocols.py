@@ -11,10 +11,11 @@ import datetime as dt
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 from uuid import UUID
 
 from asynccache.adjustments import Adjustment, Number
+from asynccache.errors import ConfigurationError
 
 __all__ = [
     "Adjust",
@@ -38,6 +39,7 @@ __all__ = [
     "Occasion",
     "Prunes",
     "Put",
+    "Puts",
     "Rejected",
     "Resource",
     "Retried",
@@ -130,6 +132,41 @@ class Put(Generic[V_co]):
     key: Any
     value: V_co
     anew: bool = False
+
+
+class Puts(Sequence[Put[V]], Generic[V]):
+    """Puts that are kept by column, none of them `anew`: a sequence of `Put` like any other, which a sink that writes
+    columns need not take apart again.
+
+    Args:
+        keys: the key of each.
+        values: the row of each, in the same order.
+    """
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, keys: Sequence[Any], values: Sequence[V]) -> None:
+        if len(keys) != len(values):
+            raise ConfigurationError(f"Puts of {len(keys)} keys and {len(values)} values: each key needs one value")
+        self.keys = keys
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, at: int) -> Put[V]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Puts[V]: ...
+
+    def __getitem__(self, at: int | slice) -> Put[V] | Puts[V]:
+        if isinstance(at, slice):
+            return Puts(self.keys[at], self.values[at])
+        return Put(self.keys[at], self.values[at])
+
+    def __repr__(self) -> str:
+        return f"Puts({len(self)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,10 @@ class RecordReader(Protocol[V_co]):
         """What a record asks for; `DecodeError` if this version of the model cannot read it."""
         ...
 
+    def writes(self, records: Sequence[bytes], /) -> Sequence[Write[V_co]]:
+        """What each record asks for; `DecodeError` if this version of the model cannot read one."""
+        ...
+
     def halves(self, record: bytes, /) -> Halves[V_co] | None:
         """A record with adjustments as what it was without them, and they; None if it is not both."""
         ...
@@ -253,8 +257,9 @@ class Flusher(Generic[V]):
 
     def _read(self, frozen: Frozen) -> Batch[V]:
         records = tuple(frozen.records.values())
-        writes = [self.records.write(record) for record in records]
-        return Batch(writes, frozen.id, self.origin, records, self.buffer.name, self.records.halves)
+        return Batch(
+            self.records.writes(records), frozen.id, self.origin, records, self.buffer.name, self.records.halves
+        )
 
     async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
         self._progress.applied(len(batch.writes), applied)

@@ -12,7 +12,7 @@ A record holds all that is to be done to one key:
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import uuid4
@@ -20,11 +20,12 @@ from uuid import uuid4
 import msgspec
 
 from asynccache.codecs import Codec, Packed, codec_for
+from asynccache.codecs.base import as_array
 from asynccache.codecs.upgrades import Upgrader
 from asynccache.entry import NewValue
 from asynccache.errors import ConfigurationError, DecodeError, EncodeError
 from asynccache.keys import encode_key
-from asynccache.protocols import Adjust, Adjustment, Append, Delete, Halves, Number, Put, Write
+from asynccache.protocols import Adjust, Adjustment, Append, Delete, Halves, Number, Put, Puts, Write
 from asynccache.write_behind.numbers import (
     CEILING,
     EXACT,
@@ -55,6 +56,7 @@ class _Head(msgspec.Struct, array_like=True, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Head).decode
+_decode_heads = msgspec.msgpack.Decoder(list[tuple[bytes, bytes, bool, bytes]]).decode
 _SIZE: Final = struct.Struct(">I").pack
 _LIFE: Final = struct.Struct(">QQ").pack
 
@@ -232,6 +234,30 @@ class Records(Generic[V]):
     def _value_head(self, key: bytes, packed: Packed) -> bytes:
         # Not `Packed.compressed` of the key: keys are too short.
         return _encode(_Head(key, self._codec.fingerprint, packed.compressed, packed.payload))
+
+    def writes(self, records: Sequence[bytes]) -> Sequence[Write[V]]:
+        """What many records ask the database for, in their order. Where all are plain puts of this version of the
+        model, they are read column by column, at a fifth of the cost.
+
+        Raises:
+            DecodeError: one is not a record that this version of the model can read.
+        """
+        return self._columns_of(records) or [self.write(record) for record in records]
+
+    def _columns_of(self, records: Sequence[bytes]) -> Puts[V] | None:
+        """None for whatever must be looked at one by one, so that it is found there what is the matter."""
+        if {record[:1] for record in records} != {b"P"}:
+            return None
+        heads = [record[5:] for record in records]
+        if [*map(len, heads)] != [int.from_bytes(record[1:5], "big") for record in records]:
+            return None  # there are adjustments
+        try:
+            keys, fingerprints, compressed, payloads = zip(*_decode_heads(as_array(heads)), strict=True)
+            if {*fingerprints} != {self._codec.fingerprint} or any(compressed) or fingerprints[0] in self._upgraders:
+                return None
+            return Puts(self._keys.decode_all(keys), self._codec.decode_all(payloads))
+        except (msgspec.MsgspecError, DecodeError):
+            return None
 
     def write(self, record: bytes) -> Write[V]:
         """What a record asks the database for.
