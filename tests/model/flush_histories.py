@@ -9,7 +9,7 @@ was seen so far
 
 and if none is left, a write was lost or applied twice. A statement that writes through runs beside what waits, so that it
 counts as if it had been before that: then (not strict) the row must be that of one of the histories, without leaving
-only those. When it returns, and no other is on its way, it leaves only those, too.
+only those. When an operation returns, and no other is on its way that may yet write through, it leaves only those, too.
 
 What the database refuses has been, until it is refused, and then is in the dead letters and in no row.
 """
@@ -43,7 +43,7 @@ class Histories:
     def returned(self, s: State, writer: int, operation: int) -> State:
         """`s`, in which a caller has been told that its operation is done."""
         done = frozenset(history for history in self._settled(s) if history[1][writer] >> operation & 1)
-        if not self._strict and not s.statements and not any(w.phase.startswith("through") for w in s.writers):
+        if not self._strict and not s.statements and all(writer.phase == "ready" for writer in s.writers):
             row = waiting(s)
             done = frozenset(history for history in done if history[0] == row)
         return s._replace(histories=done)
