@@ -1,6 +1,6 @@
 """asyncio-native caching for services that read and write PostgreSQL through Redis."""
 
-from asynccache.admission import AfterRequests, Always, Predicate
+from asynccache.admission import Admission, AfterRequests, Always, CountsRequests, Occasion, Predicate
 from asynccache.cache import Cache
 from asynccache.codecs.upgrades import Upgrade
 from asynccache.errors import (
@@ -31,14 +31,11 @@ from asynccache.policy import Policy
 from asynccache.protocols import (
     Adjust,
     Adjustment,
-    Admission,
     Append,
     Applied,
     Batch,
-    CountsRequests,
     DeadLetter,
     Delete,
-    Occasion,
     Put,
     Rejected,
     Retried,

@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Protocol, runtime_checkable
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError
 from asynccache.frequency import MOST, RequestCounts
 from asynccache.policy import Duration, seconds
-from asynccache.protocols import Admission, CountsRequests, Occasion
 
-__all__ = ["AdmissionPolicy", "AfterRequests", "Always", "Predicate"]
+__all__ = [
+    "Admission",
+    "AdmissionPolicy",
+    "AfterRequests",
+    "Always",
+    "CountsRequests",
+    "Occasion",
+    "Predicate",
+]
 
-_MOST_KEYS = 10_000_000
+_MOST_KEYS: Final = 10_000_000
+
+
+class Occasion(enum.Enum):
+    """Why there is a value that might be stored; a closed list."""
+
+    LOAD = "load"
+    """It was missing, and has been loaded."""
+    REFRESH = "refresh"
+    """It was loaded to replace an older value, or because a refresh was asked for."""
+    PUT = "put"
+    """It is being written to the database."""
+
+
+@runtime_checkable
+class Admission(Protocol):
+    """Which values are worth their place in Redis. One that raises refuses."""
+
+    def admits(self, cell: str, value: Any, occasion: Occasion, /) -> bool:
+        """Whether a value is stored; asked once for each value that has been loaded or is put, if it could be stored.
+
+        Args:
+            cell: its key in Redis.
+            value: the value; None for "not found".
+            occasion: how it came.
+        """
+        ...
+
+
+@runtime_checkable
+class CountsRequests(Admission, Protocol):
+    """An admission that may know before a load that nothing will be stored."""
+
+    def requested(self, cell: str, /, *, peek: bool = False) -> bool:
+        """Told of each load of a missing value before it begins. If it says no, the value is loaded without a lease,
+        and is not stored; `admits` is not asked.
+
+        Args:
+            cell: the key in Redis.
+            peek: only asks what the answer to a request would be; this is none.
+        """
+        ...
 
 
 class AdmissionPolicy(ABC):

@@ -6,6 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from asynccache.admission import Admission
 from asynccache.assembly import make_store
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError
@@ -14,7 +15,6 @@ from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
 from asynccache.policy import Duration, Policy, seconds
-from asynccache.protocols import Admission
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, cast
 
+from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
 from asynccache.events import Counters
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission
 from asynccache.stores.local import LocalEntries
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from asynccache.admission import Admission
 from asynccache.decorators import Cached, CachedMethod, Decorators
 from asynccache.functions import FunctionOptions
 from asynccache.plain import PlainCache
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission
 from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.scope import Scope
 

@@ -20,11 +20,9 @@ from asynccache.errors import ConfigurationError
 __all__ = [
     "Adjust",
     "Adjustment",
-    "Admission",
     "Append",
     "Applied",
     "Batch",
-    "CountsRequests",
     "DeadLetter",
     "DeadLetters",
     "Delete",
@@ -36,7 +34,6 @@ __all__ = [
     "Loader",
     "ManyLoader",
     "Number",
-    "Occasion",
     "Prunes",
     "Put",
     "Puts",
@@ -60,47 +57,6 @@ KeyValue: TypeAlias = KeyPart
 
 Loader: TypeAlias = Callable[[Any], Awaitable[V | None]]
 ManyLoader: TypeAlias = Callable[[list[Any]], Awaitable[Mapping[Any, V]]]
-
-
-class Occasion(enum.Enum):
-    """Why there is a value that might be stored; a closed list."""
-
-    LOAD = "load"
-    """It was missing, and has been loaded."""
-    REFRESH = "refresh"
-    """It was loaded to replace an older value, or because a refresh was asked for."""
-    PUT = "put"
-    """It is being written to the database."""
-
-
-@runtime_checkable
-class Admission(Protocol):
-    """Which values are worth their place in Redis. One that raises refuses."""
-
-    def admits(self, cell: str, value: Any, occasion: Occasion, /) -> bool:
-        """Whether a value is stored; asked once for each value that has been loaded or is put, if it could be stored.
-
-        Args:
-            cell: its key in Redis.
-            value: the value; None for "not found".
-            occasion: how it came.
-        """
-        ...
-
-
-@runtime_checkable
-class CountsRequests(Admission, Protocol):
-    """An admission that may know before a load that nothing will be stored."""
-
-    def requested(self, cell: str, /, *, peek: bool = False) -> bool:
-        """Told of each load of a missing value before it begins. If it says no, the value is loaded without a lease,
-        and is not stored; `admits` is not asked.
-
-        Args:
-            cell: the key in Redis.
-            peek: only asks what the answer to a request would be; this is none.
-        """
-        ...
 
 
 @runtime_checkable

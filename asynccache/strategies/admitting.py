@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from asynccache.admission import Admission, CountsRequests, Occasion
 from asynccache.errors import ConfigurationError
 from asynccache.events import Counters
-from asynccache.protocols import Admission, CountsRequests, Occasion
 from asynccache.supervision import logger
 
 __all__ = ["Admitting", "check_admission"]
@@ -54,6 +54,10 @@ class Admitting:
             admitted = self._failed(error)
         self._count.refused += not admitted
         return admitted
+
+    def admits_put(self, cell: str, value: Any) -> bool:
+        """Whether a value that is being written to the database is stored."""
+        return self.admits(cell, value, Occasion.PUT)
 
     def _failed(self, error: Exception) -> bool:
         if not self._told:

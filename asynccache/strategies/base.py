@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar
 
+from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey, check_name
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission, KeyValue
+from asynccache.protocols import KeyValue
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import Load, bind_loader, tagged
 from asynccache.strategies.reading import Missing, Question

@@ -8,12 +8,12 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from asynccache.admission import Occasion
 from asynccache.clock import Clock
 from asynccache.codecs import Codec, Packed
 from asynccache.entry import NewValue, generation_micros, is_generation
 from asynccache.errors import EncodeError, LoadTimeout, StoreUnavailable, ValueTooLarge
 from asynccache.events import Counters
-from asynccache.protocols import Occasion
 from asynccache.steps import Ensure, Extend, Fill, Invalidate, Outcome, Release
 from asynccache.stores.base import Store
 from asynccache.strategies.loading import Load, LoadContext, loading

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from asynccache.admission import Admission
 from asynccache.codecs import Codec, codec_for
 from asynccache.codecs.upgrades import Upgrades, make_upgraders
 from asynccache.errors import ConfigurationError
 from asynccache.keys import KeySpace
 from asynccache.policy import Duration, Policy, effective_policy
-from asynccache.protocols import Admission
 from asynccache.strategies.admitting import Admitting, check_admission
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.verdicts import Recipe

@@ -10,7 +10,7 @@ from asynccache.codecs import Packed
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, seconds
-from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Occasion, Sink, Source
+from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import EntryOptions, Strategy, found_only
 from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, RecentGenerations
 from asynccache.strategies.filling import new_value
@@ -363,7 +363,7 @@ class WriteBehind(Strategy[V]):
         self, key: KeyValue, value: V, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
     ) -> Op:
         readable, recipe = None, self._recipe
-        if storable(generations) and (recipe.admit is None or recipe.admit.admits(self.key(key), value, Occasion.PUT)):
+        if storable(generations) and (recipe.admit is None or recipe.admit.admits_put(self.key(key), value)):
             life = recipe.policy.with_ttl(ttl).life_ms()
             readable = new_value(recipe, packed, new_token(), generations, life)
         return self._records.put_op(key, packed, readable)

@@ -17,6 +17,7 @@ from asynccache import (
     Always,
     Cache,
     CacheAside,
+    LoadContext,
     NextRead,
     Occasion,
     Policy,
@@ -230,13 +231,8 @@ async def test_a_stored_value_is_refreshed_although_its_requests_are_forgotten(
 
 async def test_a_refresh_that_a_predicate_refuses_takes_the_old_value_away(make_cache: MakeCache, redis: Redis) -> None:
     cache, table = await make_cache(), Table(k=2)
-    rows: CacheAside[int] = CacheAside(
-        cache,
-        "row",
-        ttl=0.001,
-        policy=Policy(stale=600, jitter=0, early=0),
-        admit=Predicate(lambda value: value % 2 == 0),
-    )
+    even, policy = Predicate(lambda value: value % 2 == 0), Policy(stale=600, jitter=0, early=0)
+    rows: CacheAside[int] = CacheAside(cache, "row", ttl=0.001, policy=policy, admit=even)
     await rows.get("k", table.load)
     await until(lambda: _is(rows, Reason.STALE))
     table.rows["k"] = 3
@@ -328,6 +324,13 @@ async def test_nothing_is_asked_of_a_policy_when_nothing_could_be_stored(cache: 
     rows: CacheAside[int] = CacheAside(cache, "row", admit=even)
     async with rows.updating("k"):
         assert await rows.get("k", table.load) == 1
+
+    async def skip(key: str, ctx: LoadContext) -> int:
+        ctx.skip()
+        return 1
+
+    assert await rows.get("k", skip) == 1
+    assert await rows.get("nobody", table.load) is None  # nor is it remembered that it does not exist
     assert (even.asked, cache.stats.refused, cache.stats.bypasses) == ([], 0, 1)
 
 
@@ -357,6 +360,10 @@ async def test_explain_foretells_a_refusal_and_counts_nothing(cache: Cache) -> N
         await rows.get("k", table.load)
     assert said == [(NextRead.BYPASS, Reason.REFUSED)] * 2 + [(NextRead.LOAD, Reason.EMPTY)]
     assert cache.stats.refused == 2
+    part = cache.namespace("part", admit=AfterRequests(2))
+    always: CacheAside[str] = CacheAside(part, "row", admit=Always())
+    # Of a strategy's key the namespace does not know the policy.
+    assert [(await part.explain(key)).reason for key in ("k", always.key("k"))] == [Reason.REFUSED, Reason.EMPTY]
 
 
 async def test_giants_are_served_and_not_stored(cache: Cache, redis: Redis) -> None:
