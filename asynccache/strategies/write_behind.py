@@ -68,7 +68,7 @@ class WriteBehind(Strategy[V]):
             "fsync", too few replicas): "refuse" them, "warn", or "allow".
         confirm_timeout: the longest wait for disks and replicas, in seconds; then `DurabilityNotReached` is raised.
         lease: seconds after which other workers take over from one that was killed.
-        keep_batch_ids: how long the database remembers batches; longer than any worker may be stopped.
+        keep_batch_ids: how long the database remembers its batches; longer than any worker may be stopped.
         drain: longest time that closing the cache waits for the last flush, in seconds; what is left stays in Redis.
         options: see `EntryOptions`; as `version` only a `VersionCounter()`. What `admit` refuses is written anyway.
 
