@@ -6,6 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+from asynccache.admission import Admission
 from asynccache.assembly import make_store
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError
@@ -14,11 +15,10 @@ from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
 from asynccache.policy import Duration, Policy, seconds
-from asynccache.protocols import Admission
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient
-from asynccache.strategies.base import check_admission
+from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
@@ -50,7 +50,8 @@ class Cache(Namespace):
         keep_loads: lets a load go on after its last caller was cancelled.
         max_value_bytes: largest encoded value.
         compress_above: compresses encoded values above so many bytes (extra `compress`); None does not.
-        admit: which values are stored where the strategy does not say so; None stores all.
+        admit: which values are stored where the strategy does not say so (`AfterRequests(2)`, `Predicate(...)`); None
+            stores all. What `set` is given is stored whatever this says.
         background: runs services such as the flushers of write-behind in this process.
         clock: reads time.
 

@@ -20,7 +20,6 @@ from asynccache.errors import ConfigurationError
 __all__ = [
     "Adjust",
     "Adjustment",
-    "Admission",
     "Append",
     "Applied",
     "Batch",
@@ -58,21 +57,6 @@ KeyValue: TypeAlias = KeyPart
 
 Loader: TypeAlias = Callable[[Any], Awaitable[V | None]]
 ManyLoader: TypeAlias = Callable[[list[Any]], Awaitable[Mapping[Any, V]]]
-
-
-@runtime_checkable
-class Admission(Protocol):
-    """Which values are worth their place in Redis."""
-
-    def admits(self, cell: str, key: Any, value: Any, /) -> bool:
-        """Whether a value that has been loaded or written is stored; asked once for each load, and for each put.
-
-        Args:
-            cell: its key in Redis.
-            key: the key value; of a decorated function the key in Redis.
-            value: the value; None for "not found".
-        """
-        ...
 
 
 @runtime_checkable

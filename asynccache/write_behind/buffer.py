@@ -7,7 +7,7 @@ Per partition, under one hash tag:
     batch      hash  the same, of the writes that are being flushed; frozen until the database has them
     batch:n    hash  the same, of a bucket
     meta       hash  batch: id of the frozen batch; parts: in which hashes it is; acks: how many were acknowledged;
-                     dirty: since when something pends; spread: how much of it is in buckets; turn: the bucket that
+                     dirty: since when something pends; spread: how much of it is in buckets; turn: the hash that
                      became a batch last
 
     seen     string  one for each writing process: its last call and the verdicts (see `lanes`)

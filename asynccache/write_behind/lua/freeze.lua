@@ -77,15 +77,18 @@ local function take(part, count)
   return true
 end
 
-if base > 0 then take(0, base) end
-local turn = tonumber(state[4] or 0) -- the bucket that was emptied last
-local first = turn
-for n = 1, BUCKETS do
-  if spread <= 0 or full or taken >= max then break end
-  local part = (first + n - 1) % BUCKETS + 1
-  local count = redis.call('HLEN', named(pending, part))
-  if count > 0 and not take(part, count) then break end
-  if not full then turn = part end
+-- In turn, beginning behind the one that was taken from last: none waits for ever behind others that are written to.
+local first = tonumber(state[4] or BUCKETS)
+local turn = first
+for n = 1, BUCKETS + 1 do
+  local part = (first + n) % (BUCKETS + 1)
+  local count = part == 0 and base or 0
+  if part > 0 and spread > 0 then count = redis.call('HLEN', named(pending, part)) end
+  if count > 0 then
+    if not take(part, count) then break end
+    turn = part
+    if full or taken >= max then break end
+  end
 end
 if taken == 0 then -- also if Redis has lost the buckets
   redis.call('HDEL', meta, 'dirty', 'spread')

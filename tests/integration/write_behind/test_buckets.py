@@ -88,6 +88,24 @@ async def test_a_batch_is_bounded_in_bytes_across_buckets_too(buffer: Buffer) ->
     assert max(len(one.records) for one in found) > 1
 
 
+@pytest.mark.parametrize(("max_batch", "max_bytes"), [(20, 0), (101, 0), (1000, 1000)])
+async def test_buckets_are_flushed_although_new_keys_keep_coming(
+    buffer: Buffer, max_batch: int, max_bytes: int
+) -> None:
+    await buffer.apply(puts(range(600)))
+    left, new = set(range(600)), 600
+    for _ in range(2000):
+        frozen = await buffer.freeze(0, max_batch, max_bytes)
+        left -= keys_of(frozen)
+        assert frozen is not None
+        await buffer.ack(0, frozen.id)
+        if not left:
+            break
+        await buffer.apply(puts([new]))
+        new += 1
+    assert not left
+
+
 async def test_a_key_is_merged_where_it_pends_and_counts_once(buffer: Buffer) -> None:
     await buffer.apply(puts(range(1500), 1))
     full = await buffer.apply([*puts([1500]), *puts([3, 1499], 2), RECORDS.delete_op(700)])

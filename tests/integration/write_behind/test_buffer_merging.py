@@ -269,7 +269,9 @@ async def test_a_batch_is_no_larger_than_asked_and_the_rest_still_pends(
         await buffer.apply([RECORDS.put_op(key, packed, None) for key in range(2500)])
         frozen = await buffer.freeze(0, 2000, size)
         assert frozen is not None
-        assert len(frozen.records) == max(1, size // 1100)
+        # Less, where not even the smallest hash of those that are left fits into it, too.
+        fits = max(1, size // 1100)
+        assert (1 if spread_above < fits else fits) <= len(frozen.records) <= fits
         status = await buffer.status(0)
         assert status.pending + status.in_batch == 2500
         again = await buffer.freeze(0, 2000, size)
