@@ -23,7 +23,7 @@ both; and it takes any reader's lease away, so that no older row can be filled i
 
 from __future__ import annotations
 
-import enum
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,10 +34,11 @@ from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
 from asynccache.stores.scripts import Call, ScriptRunner, load_script
-from asynccache.write_behind.lanes import Lanes, Place, Send, Target
+from asynccache.supervision import gather
+from asynccache.write_behind.lanes import Lanes, Place, Send, Target, Written
 from asynccache.write_behind.records import Op
 
-__all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "Written"]
+__all__ = ["Buffer", "Buffered", "Frozen", "PartitionStatus"]
 
 # Read with the module: not on the event loop.
 _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
@@ -46,30 +47,11 @@ _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
 )
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
+_MERGE_ALL: Final = load_script("merge_all", "asynccache.write_behind", prelude=None).around(_MERGE, "merge.lua")
 _LOOKUP_CHUNK: Final = 1000
 _BUCKETS: Final = 64  # as in freeze.lua
 _LOOKS: Final = 20
-
-
-class Outcome(enum.Enum):
-    """What became of one operation."""
-
-    ACCEPTED = "accepted"
-    FULL = "full"
-    """`max_pending` keys pend in its partition, and it is of another one: nothing was written."""
-    OUT_OF_RANGE = "out of range"
-    """A number would have left the range in which it can be buffered exactly: nothing was written."""
-
-
-_VERDICTS: Final = {ord("1"): Outcome.ACCEPTED, ord("0"): Outcome.FULL, ord("r"): Outcome.OUT_OF_RANGE}
-
-
-class Written(NamedTuple):
-    """What became of one operation, how many keys now pend in its partition, and how many disks or replicas have it."""
-
-    outcome: Outcome
-    pending: int
-    confirmed: int
+_LANES: Final = 2
 
 
 class Buffered(NamedTuple):
@@ -148,6 +130,7 @@ class Buffer:
         partitions: over how many hash slots the keys are spread.
         max_pending: most keys that may pend in one partition.
         spread_above: how many of them stand in one hash before others are spread; best what a batch holds.
+        together: whether writes to several partitions may share a command, which they cannot in a cluster.
         send: how writes go to Redis; through `store` without one.
     """
 
@@ -160,6 +143,7 @@ class Buffer:
         partitions: int,
         max_pending: int,
         spread_above: int = 1000,
+        together: bool = True,
         send: Send | None = None,
     ) -> None:
         self._store = store
@@ -178,7 +162,14 @@ class Buffer:
             Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
             for number, partition in enumerate(self._partitions)
         ]
-        self._lanes = Lanes(name, _MERGE, targets, max_pending, spread_above, send or self._send)
+        # While the calls of one are in Redis, those of the other are made here. Each partition has one of them.
+        self._lanes = [
+            Lanes(
+                name, _MERGE, _MERGE_ALL if together else None, targets, max_pending, spread_above, send or self._send
+            )
+            for _ in range(min(_LANES, partitions))
+        ]
+        self._cells = [space.partition_cells(name, number) for number in range(partitions)]
         self._places: dict[type, dict[Any, Place]] = {int: {}, str: {}}
 
     async def open(self) -> None:
@@ -188,14 +179,16 @@ class Buffer:
             ConfigurationError: it holds another number.
             StoreUnavailable: no answer.
         """
-        self._lanes.open()
+        for lanes in self._lanes:
+            lanes.open()
         await self.check()
 
     async def aclose(self) -> None:
         """Answers everybody who writes; what waits in Redis stays there."""
-        await self._lanes.aclose()
+        await gather(lanes.aclose() for lanes in self._lanes)
+        seen = [key for lanes in self._lanes for key in lanes.forgettable()]
         try:
-            await self._store.run_many([Call(_FORGET, (key,), ()) for key in self._lanes.forgettable()])
+            await self._store.run_many([Call(_FORGET, (key,), ()) for key in seen])
         except StoreUnavailable:  # they expire by themselves
             return
 
@@ -227,7 +220,7 @@ class Buffer:
     @property
     def waiting(self) -> int:
         """Operations of this process that were not sent yet."""
-        return self._lanes.waiting
+        return sum(lanes.waiting for lanes in self._lanes)
 
     @property
     def name(self) -> str:
@@ -255,8 +248,9 @@ class Buffer:
         known = self._places.get(type(key))
         if known is not None and (found := known.get(key)) is not None:
             return found
-        number, bucket = self._spread(encode_key(key))
-        found = Place(number, bucket, self._space.partition_cell(self._name, number, key))
+        encoded = encode_key(key)
+        number, bucket = self._spread(encoded)
+        found = Place(number, bucket, CellKey(self._cells[number] + encoded))
         if known is not None:
             if len(known) >= _KEPT_PLACES:
                 known.clear()
@@ -282,8 +276,26 @@ class Buffer:
         Raises:
             StoreUnavailable: Redis did not acknowledge all of them; each may have been merged or not, but not twice.
         """
-        answers = await self._lanes.submit([self._placed(op) for op in ops])
-        return [Written(_VERDICTS[verdict], pending, confirmed) for verdict, pending, confirmed in answers]
+        lanes = self._lanes
+        if len(lanes) == 1:
+            return await lanes[0].submit([self._placed(op) for op in ops])
+        shares: list[list[tuple[int, tuple[Place, Op]]]] = [[] for _ in lanes]
+        for at, op in enumerate(ops):
+            placed = self._placed(op)
+            shares[placed[0].partition % len(lanes)].append((at, placed))
+        found = await asyncio.gather(
+            *(lane.submit([placed for _, placed in share]) for lane, share in zip(lanes, shares, strict=True))
+        )
+        written: list[Any] = [None] * len(ops)
+        for share, some in zip(shares, found, strict=True):
+            for (at, _), one in zip(share, some, strict=True):
+                written[at] = one
+        return written
+
+    def apply_one(self, op: Op) -> asyncio.Future[Written]:
+        """Merges one operation; see `apply`."""
+        place, _ = self._placed(op)
+        return self._lanes[place.partition % len(self._lanes)].submit_one(place, op)
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
         """What is buffered of each key; those of one partition are seen at one moment (up to 1,000 of them)."""

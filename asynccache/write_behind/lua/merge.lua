@@ -2,8 +2,8 @@
 -- same `seq` does nothing and gives the same verdicts; one that comes late, after a newer one, does nothing.
 -- KEYS  pending (hash: field -> record), meta (hash: batch, acks, dirty, spread), seen (of this writer), the cell of each
 --       write but appends; and in their slot pending:n, the buckets
--- ARGV  seq, max_pending, life of `seen` in ms, the writes in one string (clients pack that faster than arguments), how
---       many keys pend in one hash before others go to their buckets, the bucket of each write (a byte each)
+-- ARGV  seq, max_pending, life of `seen` in ms, how many keys pend in one hash before others go to their buckets, the
+--       writes in one string (clients pack that faster than arguments), the bucket of each write (a byte each)
 --         a write is a letter, then parts with their length (4 bytes) before them; numbers are of 8 bytes
 --         P field head cell_head cell_rest fresh_ms dead_ms   put, which becomes readable
 --         Q field head                                        put; the cell is emptied
@@ -15,7 +15,7 @@
 -- A record is: base (N only adjusted, P put, R put after a delete, D deleted, A appended), length of the head (4), head,
 -- adjustments; see records.py and numbers.py.
 local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
-local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local sub, pack, unpack_ = string.sub, struct.pack, struct.unpack
 local UNIT, LIMIT = 1e9, 1e15
 
@@ -140,7 +140,7 @@ local function adjusted(raw, at, more)
 end
 
 local ops, fields, known, bucket_of = {}, {}, {}, {}
-local raw, at = ARGV[4], 1
+local raw, at = ARGV[5], 1
 while at <= #raw do
   local op = {}
   op.kind, op.field, op.head, at = unpack_('>c1I4c0I4c0', raw, at)
