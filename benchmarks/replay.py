@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -40,7 +41,7 @@ async def replay(
     redis_url: str,
     pool: asyncpg.Pool[Any],
     namespace: str,
-    record: str | Recorder | None = None,
+    record: str | Path | Recorder | None = None,
 ) -> float:
     """Runs a trace on real servers.
 

@@ -92,8 +92,9 @@ def advise_command(
                 raise ConfigurationError(
                     "--reads, --writes, --keys, --skew and --duration make a workload: leave them out with a trace"
                 )
+            share = _share(recorded_share)
             found = _read(trace, time_unit, sample)
-            found.share *= _share(recorded_share)
+            found.share *= share
         elif reads is None and writes is None:
             raise ConfigurationError(
                 "give a trace, or numbers: asynccache advise --reads 2000 --writes 50 --keys 100000"

@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from benchmarks.scenarios import (
+    advice,
     coherence,
     cold_keys,
     durability,
@@ -28,4 +29,5 @@ SCENARIOS: list[ModuleType] = [
     foreign_writes,
     hit_ratio,
     memory,
+    advice,
 ]

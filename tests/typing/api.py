@@ -14,6 +14,8 @@ from asynccache import (
     Namespace,
     Policy,
     ReadThrough,
+    Recorder,
+    RecorderStats,
     Stats,
     Upgrade,
     VersionCounter,
@@ -149,3 +151,8 @@ async def invalidation(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     ReadThrough(cache, "user", source=load_user, unknown=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     async with transaction(pool) as connection, cache.updating("a"):
         await connection.execute("SELECT 1")
+
+
+recorder = Recorder("trace.jsonl", sample=0.1, hash_keys=True)
+recording = Cache("redis://localhost:6379/0", namespace="shop", record=recorder)
+assert_type(recorder.stats, RecorderStats)

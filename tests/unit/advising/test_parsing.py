@@ -38,7 +38,7 @@ def test_a_trace_is_read_whatever_form_it_has(text: str) -> None:
 def test_costs_are_read_where_there_are_some() -> None:
     text = '{"t":1,"op":"get","key":"a"}\n{"t":2,"op":"get","key":"a","cost":0.25}\n{"t":3,"op":"put","key":"a"}\n'
     found = read_trace(lines(text))
-    assert [cost if cost == cost else None for cost in found.costs] == [None, 0.25, None]
+    assert [None if math.isnan(cost) else cost for cost in found.costs] == [None, 0.25, None]
     assert found.mean_cost(Operation.GET) == 0.25
     assert found.mean_cost(Operation.PUT) is None
     assert read_trace(lines("t,op,key,cost\n1,get,a,\n2,get,a,0.5\n")).mean_cost(Operation.GET) == 0.5
