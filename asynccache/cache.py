@@ -8,6 +8,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Self
 
+from asynccache.admission import Admission
 from asynccache.assembly import make_store
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError
@@ -17,11 +18,10 @@ from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
 from asynccache.observability.recording import Recorder, recorder_of
 from asynccache.policy import Duration, Policy, seconds
-from asynccache.protocols import Admission
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient
-from asynccache.strategies.base import check_admission
+from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.reading import Reader
 from asynccache.strategies.recorded import RecordedReader, RecordedWriter
 from asynccache.strategies.runtime import Runtime
@@ -54,7 +54,8 @@ class Cache(Namespace):
         keep_loads: lets a load go on after its last caller was cancelled.
         max_value_bytes: largest encoded value.
         compress_above: compresses encoded values above so many bytes (extra `compress`); None does not.
-        admit: which values are stored where the strategy does not say so; None stores all.
+        admit: which values are stored where the strategy does not say so (`AfterRequests(2)`, `Predicate(...)`); None
+            stores all. What `set` is given is stored whatever this says.
         background: runs services such as the flushers of write-behind in this process.
         record: writes down each operation for `asynccache advise`: the path of a file, or a `Recorder`.
         clock: reads time.

@@ -6,29 +6,30 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, cast
 
+from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
 from asynccache.events import Counters
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission
+from asynccache.protocols import KeyPart
 from asynccache.stores.local import LocalEntries
-from asynccache.strategies.base import check_admission
 from asynccache.strategies.explaining import Explanation, explain
-from asynccache.strategies.loading import LoadContext, admitted
+from asynccache.strategies.loading import LoadContext
 from asynccache.strategies.reading import Missing, Question, Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
-from asynccache.strategies.tagging import TagRule
+from asynccache.strategies.tagging import TagRule, wants_result
 from asynccache.strategies.verdicts import Recipe
-from asynccache.strategies.versions import Version, VersionCounter
-from asynccache.templates import compile_template, default_template, with_version
+from asynccache.strategies.versions import VersionCounter
+from asynccache.templates import compile_call, compile_template, default_template, with_version
 
 __all__ = ["Claims", "FunctionEntry", "FunctionOptions"]
 
 R = TypeVar("R")
 
+FunctionVersion: TypeAlias = "KeyPart | VersionCounter | Callable[..., Awaitable[KeyPart]]"
 FunctionTags: TypeAlias = Sequence[str] | Callable[..., Sequence[str]]
 
 
@@ -40,9 +41,10 @@ class FunctionOptions(TypedDict, total=False):
     tags: FunctionTags
     policy: Policy | None
     type: Any
-    version: Version
+    version: FunctionVersion
     upgrade: Upgrades[Any] | None
     admit: Admission | None
+    max_value_bytes: int | None
 
 
 class Claims:
@@ -73,9 +75,10 @@ class FunctionEntry(Generic[R]):
         tags: FunctionTags = (),
         policy: Policy | None = None,
         type: Any = None,
-        version: Version = None,
+        version: FunctionVersion = None,
         upgrade: Upgrades[Any] | None = None,
         admit: Admission | None = None,
+        max_value_bytes: int | None = None,
         skip: tuple[str, ...] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
@@ -90,7 +93,9 @@ class FunctionEntry(Generic[R]):
         # A version that has to be awaited is put into the key that the call has without it.
         self._awaited: Callable[..., Awaitable[Any]] | None = None
         if inspect.iscoroutinefunction(version):
-            self._awaited = version
+            if wants_result(version, signature, f"{where}: version"):
+                raise ConfigurationError(f"{where}: version is asked before there is a result; it takes one too many")
+            self._awaited = compile_call(version, signature, result=False)
         elif callable(version):
             raise ConfigurationError(
                 f"{where}: version must be a value, a template such as '{{user.updated_at}}', an `async def` function"
@@ -107,9 +112,15 @@ class FunctionEntry(Generic[R]):
         known = self._tags.fixed is not None and not self._counted and self._awaited is None
         self.fixed = scope.generations(self._tags.fixed or ()) if known else None
         self.recipe: Recipe[R] = scope.recipe(
-            where, name, _type_of(function) if type is None else type, policy=policy, ttl=ttl, upgrade=upgrade
+            where,
+            name,
+            _type_of(function) if type is None else type,
+            policy=policy,
+            ttl=ttl,
+            upgrade=upgrade,
+            admit=admit,
+            max_value_bytes=max_value_bytes,
         )
-        self._admit = check_admission(where, admit) or scope.admit
 
     def key(self, *args: Any, **kwargs: Any) -> CellKey:
         if self._awaited is not None:
@@ -194,12 +205,10 @@ class FunctionEntry(Generic[R]):
         async def load_and_tag(context: LoadContext) -> R:
             result = await function(*args, **kwargs)
             if result is not None:
-                context.tags(late(*args, result, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
+                context.tags(late(result, *args, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
             return result
 
         loader = load if late is None else load_and_tag
-        if self._admit is not None:
-            loader = admitted(self._admit, cell, cell, loader)  # type: ignore[assignment]  # None is R's
         generations = self.fixed
         if generations is None:
             generations = self._scope.generations(self._tags.early(*args, **kwargs))

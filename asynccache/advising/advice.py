@@ -144,9 +144,9 @@ def _twin(plan: Plan, outcomes: Sequence[Outcome]) -> Outcome | None:
 def recommend(outcomes: Sequence[Outcome], need: Need, world: World) -> Verdict:
     """Applies the rules, the first that fits.
 
-    1. not-repeated: no allowed plan has a hit ratio of `WORTH_IT`, and write-behind does not pay: no cache.
-    2. write-behind: the loss window is accepted, and at least `COMBINES` writes become one row.
-    3. impossible: others write, and reads must be fresher than any notice of that can be: no cache.
+    1. write-behind: the loss window is accepted, and at least `COMBINES` writes become one row.
+    2. impossible: others write, and reads must be fresher than any notice of that can be: no cache.
+    3. not-repeated: the best allowed plan has no hit ratio of `WORTH_IT`: no cache.
     4. ttl: others write, but a TTL within the allowed staleness is as good as being told of changes.
     5. changes: others write: read-through, and the database tells of changes.
     6. write-through: this service writes, and it does so for keys that are read.

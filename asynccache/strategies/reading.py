@@ -350,7 +350,10 @@ class Reader:
         leased: int | None = None
         # Seen before the load, as an entry's generations must be.
         generations = miss.generations
-        if not bypass and not any(raw is not None and not is_generation(raw) for raw in generations.values()):
+        admit = question.recipe.admit
+        # Asked before the lease, so that what will not be stored leaves nothing in Redis, and nobody waits for it.
+        refused = admit is not None and not admit.requested(question.key)
+        if not (bypass or refused or any(raw is not None and not is_generation(raw) for raw in generations.values())):
             try:
                 reply, generations = await self._acquire(question, token, miss.dead, generations)
             except StoreUnavailable:
@@ -370,7 +373,7 @@ class Reader:
         filling = Filling(
             question.key, question.recipe, question.load, generations, token, leased, refresh=False, crowded=crowded
         )
-        if leased is not None:
+        if leased is not None or (refused and not bypass):
             return await self._filler.run(filling, flight.begin)
         limit = question.recipe.policy.timeout_seconds
         try:

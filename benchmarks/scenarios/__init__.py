@@ -13,7 +13,9 @@ from benchmarks.scenarios import (
     memory,
     redis_hit,
     redis_hit_alone,
+    selective,
     stampede,
+    tag_invalidation,
     write_behind,
 )
 
@@ -29,5 +31,7 @@ SCENARIOS: list[ModuleType] = [
     foreign_writes,
     hit_ratio,
     memory,
+    selective,
+    tag_invalidation,
     advice,
 ]

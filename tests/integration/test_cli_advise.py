@@ -107,7 +107,6 @@ async def test_a_trace_comes_from_standard_input_too() -> None:
 
 
 async def test_a_picture_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     for name, begins in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
         code, _, error = await advise(*NUMBERS, "--plot", str(tmp_path / name))
         assert (code, error) == (0, "")
