@@ -376,7 +376,7 @@ class WriteBehind(Strategy[V]):
         if self._since_flush >= self._max_batch:
             self._since_flush = 0
             self._flusher.wake()
-        return self._buffering.receipt(written, through)
+        return self._buffering.receipt(ops, written, through)
 
     async def _write_through(self, op: Op) -> None:
         cells = [] if op.key is None else [self._cell(op.key)]
