@@ -121,8 +121,7 @@ class WriteBehind(Strategy[V]):
                 raise ConfigurationError(f"{where}: {what}={count!r} must be a positive int")
         if on_full not in {"wait", "raise", "write_through"}:
             raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
-        if source is None and isinstance(sink, Source):
-            source = sink
+        source = sink if source is None and isinstance(sink, Source) else source
         if options.get("version") is not None and not isinstance(options["version"], VersionCounter):
             raise ConfigurationError(
                 f"{where}: version must be a VersionCounter(): what pends is read under one key, whatever its version;"
@@ -377,7 +376,7 @@ class WriteBehind(Strategy[V]):
         if self._since_flush >= self._max_batch:
             self._since_flush = 0
             self._flusher.wake()
-        return self._buffering.receipt(written, through)
+        return self._buffering.receipt(ops, written, through)
 
     async def _write_through(self, op: Op) -> None:
         cells = [] if op.key is None else [self._cell(op.key)]
