@@ -27,6 +27,7 @@ from asynccache.errors import (
 from asynccache.events import MissReason, Stats
 from asynccache.lifecycle import CacheHealth
 from asynccache.namespaces import Namespace
+from asynccache.observability.recording import Recorder, RecorderStats
 from asynccache.policy import Policy
 from asynccache.protocols import (
     Adjust,
@@ -97,6 +98,8 @@ __all__ = [
     "ReadThrough",
     "Reason",
     "Receipt",
+    "Recorder",
+    "RecorderStats",
     "RecursiveLoad",
     "Rejected",
     "Retried",

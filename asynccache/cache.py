@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Self
 
@@ -14,12 +16,14 @@ from asynccache.events import Counters, Stats
 from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
+from asynccache.observability.recording import Recorder, recorder_of
 from asynccache.policy import Duration, Policy, seconds
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient
 from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.reading import Reader
+from asynccache.strategies.recorded import RecordedReader, RecordedWriter
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.writing import OnOutage, Writer
@@ -53,6 +57,7 @@ class Cache(Namespace):
         admit: which values are stored where the strategy does not say so (`AfterRequests(2)`, `Predicate(...)`); None
             stores all. What `set` is given is stored whatever this says.
         background: runs services such as the flushers of write-behind in this process.
+        record: writes down each operation for `asynccache advise`: the path of a file, or a `Recorder`.
         clock: reads time.
 
     Raises:
@@ -78,6 +83,7 @@ class Cache(Namespace):
         compress_above: int | None = None,
         admit: Admission | None = None,
         background: bool = True,
+        record: str | PathLike[str] | Recorder | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if on_outage not in {"refuse", "proceed"}:
@@ -94,6 +100,7 @@ class Cache(Namespace):
             policy = (policy or Policy()).with_ttl(ttl)
         counters = Counters()
         room = WaitingRoom()
+        recorder = recorder_of(record, clock)
         store, entries, tracker = make_store(
             redis,
             space,
@@ -106,7 +113,7 @@ class Cache(Namespace):
         )
         runtime = Runtime(
             store=store,
-            reader=Reader(
+            reader=(Reader if recorder is None else partial(RecordedReader, recorder))(
                 store,
                 counters,
                 max_concurrent_loads=max_concurrent_loads,
@@ -115,7 +122,7 @@ class Cache(Namespace):
                 room=room,
                 local=entries,
             ),
-            writer=Writer(
+            writer=(Writer if recorder is None else partial(RecordedWriter, recorder))(
                 store,
                 counters,
                 on_outage=on_outage,
@@ -125,6 +132,7 @@ class Cache(Namespace):
             clock=clock,
             supervisor=Supervisor(),
             background=background,
+            recorder=recorder,
         )
         if tracker is not None:
             runtime.serve(tracker, always=True)

@@ -80,7 +80,12 @@ class Reader:
         clock: reads time.
         room: where callers wait for keys to change; whoever sees a change wakes them.
         local: the local tier, if there is one.
+
+    Attributes:
+        direct: whether decorated functions may answer hits without calling it, with `quick` or out of `entries`.
     """
+
+    direct: bool = True
 
     def __init__(
         self,

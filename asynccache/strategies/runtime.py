@@ -13,6 +13,7 @@ from weakref import WeakSet
 from asynccache.clock import Clock
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
 from asynccache.events import Counters
+from asynccache.observability.recording import Recorder
 from asynccache.protocols import Resource
 from asynccache.steps import Ensure
 from asynccache.stores.base import Store
@@ -75,6 +76,7 @@ class Runtime:
         supervisor: runs services.
         usable: whether the cache is open, and was opened in this process.
         background: whether this process runs services such as flushers; may be changed before the cache is opened.
+        recorder: records what the cache is asked for; None if nothing does.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Runtime:
         clock: Clock,
         supervisor: Supervisor,
         background: bool,
+        recorder: Recorder | None = None,
     ) -> None:
         self.store = store
         self.reader = reader
@@ -95,6 +98,7 @@ class Runtime:
         self.clock = clock
         self.supervisor = supervisor
         self.background = background
+        self.recorder = recorder
         self.state = RuntimeState.NEW
         self.usable = False
         _at_fork(self)
@@ -104,6 +108,9 @@ class Runtime:
         self.reports: list[Callable[[], BufferHealth]] = []
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
+        if recorder is not None:
+            self.adopt(recorder)
+            self.serve(recorder, always=True)
 
     async def generations_now(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """What the generations are; missing ones are made. All None without the store."""

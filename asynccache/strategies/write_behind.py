@@ -119,8 +119,7 @@ class WriteBehind(Strategy[V]):
                 raise ConfigurationError(f"{where}: {what}={count!r} must be a positive int")
         if on_full not in {"wait", "raise", "write_through"}:
             raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
-        if source is None and isinstance(sink, Source):
-            source = sink
+        source = sink if source is None and isinstance(sink, Source) else source
         if options.get("version") is not None and not isinstance(options["version"], VersionCounter):
             raise ConfigurationError(
                 f"{where}: version must be a VersionCounter(): what pends is read under one key, whatever its version;"
@@ -364,7 +363,7 @@ class WriteBehind(Strategy[V]):
         written = [await self._buffer.apply_one(op)]
         through = 0 if written[0].outcome is Outcome.ACCEPTED else await self._overflow.settle((op,), written)
         self._count(1)
-        return self._buffering.receipt(written, through)
+        return self._buffering.receipt((op,), written, through)
 
     def _count(self, writes: int) -> None:
         self._runtime.counters.writes += writes
@@ -377,7 +376,7 @@ class WriteBehind(Strategy[V]):
         self._buffering.refuse_unsafe()
         written, through = await self._overflow.apply(ops)
         self._count(len(ops))
-        return self._buffering.receipt(written, through)
+        return self._buffering.receipt(ops, written, through)
 
     async def _write_through(self, op: Op) -> None:
         cells = [] if op.key is None else [self._cell(op.key)]

@@ -187,8 +187,8 @@ class MemoryBuffer:
         records = {field.encode(): record for field, record in partition.frozen.items()}
         return Frozen(partition.batch, records, len(partition.pending))
 
-    async def ack(self, number: int, batch: UUID) -> bool:
-        """Drops a batch that the database has; False if it is gone."""
+    async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:  # noqa: ARG002
+        """Drops a batch that the database has, and all its readable values; False if it is gone."""
         partition = self._partitions[number]
         if partition.batch != batch:
             return False

@@ -1,5 +1,6 @@
--- Drops a batch that the database has, if it is still this one.
--- KEYS  batch, meta (and in their slot batch:n, the buckets)
+-- Drops a batch that the database has, if it is still this one, and empties cells, as a write does: which takes any
+-- reader's lease away, too.
+-- KEYS  batch, meta, cells (and in their slot batch:n, the buckets)
 -- ARGV  id
 -- reply 1 | 0 if it was another one, or none
 local state = redis.call('HMGET', KEYS[2], 'batch', 'parts')
@@ -9,4 +10,5 @@ for part in string.gmatch(state[2] or '0', '%d+') do
 end
 redis.call('HDEL', KEYS[2], 'batch', 'frozen', 'parts')
 redis.call('HINCRBY', KEYS[2], 'acks', 1)
+for at = 3, #KEYS do redis.call('UNLINK', KEYS[at]) end
 return 1
