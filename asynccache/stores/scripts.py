@@ -42,11 +42,6 @@ class Script(NamedTuple):
         source = prelude + source
         return cls(name, source, _sha(source), cls(f"{name} (many)", many, _sha(many)))
 
-    def around(self, inner: Script, place: str) -> Script:
-        """This script with another one where a comment says that it stands; calls of it do not share commands."""
-        source = self.source.replace(f"-- {place} stands here.", inner.source)
-        return Script(self.name, source, _sha(source))
-
     @property
     def sources(self) -> tuple[str, ...]:
         """The texts that a server has to know for it."""

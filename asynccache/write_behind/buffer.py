@@ -33,8 +33,7 @@ from uuid import UUID, uuid4
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.stores.scripts import Call, ScriptRunner, load_script
-from asynccache.supervision import gather
+from asynccache.stores.scripts import Call, Script, ScriptRunner, load_script
 from asynccache.write_behind.lanes import Lanes, Place, Send, Target, Written
 from asynccache.write_behind.records import Op
 
@@ -45,13 +44,23 @@ _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
     load_script(name, "asynccache.write_behind", prelude=None)
     for name in ("freeze", "ack", "status", "lookup", "setup", "forget", "overtake")
 )
+
+
+def _whole(name: str, merge: str) -> Script:
+    """The script that merges into several partitions, with the one in it that merges into one."""
+    beginning, rest = merge.split("-- From here on for one partition.\n")
+    source = load_script(name, "asynccache.write_behind", prelude=None).source
+    source = source.replace("-- The beginning of merge.lua stands here.", beginning)
+    source = source.replace("-- The rest of merge.lua stands here.", rest)
+    return Script.of(name, source)._replace(many=None)
+
+
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
-_MERGE_ALL: Final = load_script("merge_all", "asynccache.write_behind", prelude=None).around(_MERGE, "merge.lua")
+_MERGE_ALL: Final = _whole("merge_all", _MERGE.source)
 _LOOKUP_CHUNK: Final = 1000
 _BUCKETS: Final = 64  # as in freeze.lua
 _LOOKS: Final = 20
-_LANES: Final = 2
 
 
 class Buffered(NamedTuple):
@@ -162,13 +171,8 @@ class Buffer:
             Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
             for number, partition in enumerate(self._partitions)
         ]
-        # While the calls of one are in Redis, those of the other are made here. Each partition has one of them.
-        self._lanes = [
-            Lanes(
-                name, _MERGE, _MERGE_ALL if together else None, targets, max_pending, spread_above, send or self._send
-            )
-            for _ in range(min(_LANES, partitions))
-        ]
+        script = _MERGE_ALL if together else None
+        self._lanes = Lanes(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
         self._cells = [space.partition_cells(name, number) for number in range(partitions)]
         self._places: dict[type, dict[Any, Place]] = {int: {}, str: {}}
 
@@ -179,16 +183,14 @@ class Buffer:
             ConfigurationError: it holds another number.
             StoreUnavailable: no answer.
         """
-        for lanes in self._lanes:
-            lanes.open()
+        self._lanes.open()
         await self.check()
 
     async def aclose(self) -> None:
         """Answers everybody who writes; what waits in Redis stays there."""
-        await gather(lanes.aclose() for lanes in self._lanes)
-        seen = [key for lanes in self._lanes for key in lanes.forgettable()]
+        await self._lanes.aclose()
         try:
-            await self._store.run_many([Call(_FORGET, (key,), ()) for key in seen])
+            await self._store.run_many([Call(_FORGET, (key,), ()) for key in self._lanes.forgettable()])
         except StoreUnavailable:  # they expire by themselves
             return
 
@@ -220,7 +222,7 @@ class Buffer:
     @property
     def waiting(self) -> int:
         """Operations of this process that were not sent yet."""
-        return sum(lanes.waiting for lanes in self._lanes)
+        return self._lanes.waiting
 
     @property
     def name(self) -> str:
@@ -276,26 +278,11 @@ class Buffer:
         Raises:
             StoreUnavailable: Redis did not acknowledge all of them; each may have been merged or not, but not twice.
         """
-        lanes = self._lanes
-        if len(lanes) == 1:
-            return await lanes[0].submit([self._placed(op) for op in ops])
-        shares: list[list[tuple[int, tuple[Place, Op]]]] = [[] for _ in lanes]
-        for at, op in enumerate(ops):
-            placed = self._placed(op)
-            shares[placed[0].partition % len(lanes)].append((at, placed))
-        found = await asyncio.gather(
-            *(lane.submit([placed for _, placed in share]) for lane, share in zip(lanes, shares, strict=True))
-        )
-        written: list[Any] = [None] * len(ops)
-        for share, some in zip(shares, found, strict=True):
-            for (at, _), one in zip(share, some, strict=True):
-                written[at] = one
-        return written
+        return await self._lanes.submit([self._placed(op) for op in ops])
 
     def apply_one(self, op: Op) -> asyncio.Future[Written]:
         """Merges one operation; see `apply`."""
-        place, _ = self._placed(op)
-        return self._lanes[place.partition % len(self._lanes)].submit_one(place, op)
+        return self._lanes.submit_one(*self._placed(op))
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
         """What is buffered of each key; those of one partition are seen at one moment (up to 1,000 of them)."""

@@ -14,21 +14,10 @@
 --       the verdicts are '' if a newer call was here before
 -- A record is: base (N only adjusted, P put, R put after a delete, D deleted, A appended), length of the head (4), head,
 -- adjustments; see records.py and numbers.py.
-local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
-local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local sub, pack, unpack_ = string.sub, struct.pack, struct.unpack
 local UNIT, LIMIT = 1e9, 1e15
-
-local last = redis.call('GET', seen)
-if last then
-  local done = unpack_('>d', last)
-  if done == seq then
-    -- A write, so that a WAIT on this connection waits for what the first call wrote.
-    redis.call('PEXPIRE', seen, ARGV[3])
-    return { sub(last, 9), redis.call('HLEN', pending) + tonumber(redis.call('HGET', meta, 'spread') or 0) }
-  end
-  if done > seq then return { '', 0 } end
-end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Numbers are { H, L, F } if exact, { x } if floats.
 local function read_number(kind, raw, at)
@@ -139,6 +128,21 @@ local function adjusted(raw, at, more)
   return write_columns(columns)
 end
 
+-- From here on for one partition.
+local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
+local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+
+local last = redis.call('GET', seen)
+if last then
+  local done = unpack_('>d', last)
+  if done == seq then
+    -- A write, so that a WAIT on this connection waits for what the first call wrote.
+    redis.call('PEXPIRE', seen, ARGV[3])
+    return { sub(last, 9), redis.call('HLEN', pending) + tonumber(redis.call('HGET', meta, 'spread') or 0) }
+  end
+  if done > seq then return { '', 0 } end
+end
+
 local ops, fields, known, bucket_of = {}, {}, {}, {}
 local raw, at = ARGV[5], 1
 while at <= #raw do
@@ -236,8 +240,6 @@ for _, field in ipairs(fields) do
     end
   end
 end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 for part, values in pairs(written) do
   redis.call('HSET', part == 0 and pending or pending .. ':' .. part, unpack(values))
 end

@@ -3,8 +3,9 @@
 -- KEYS  those of each partition, one after the other
 -- ARGV  seq, max_pending, life of `seen` in ms, spread_above; then for each partition: how many keys, writes, buckets
 -- reply for each partition what `merge.lua` replies, or an error
+-- The beginning of merge.lua stands here.
 local function merge(KEYS, ARGV)
-  -- merge.lua stands here.
+  -- The rest of merge.lua stands here.
 end
 local replies, next_key = {}, 1
 for at = 5, #ARGV, 3 do
