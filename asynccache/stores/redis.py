@@ -172,7 +172,7 @@ class RedisStore:
         return await self._calls(Call(script, keys, args))
 
     async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
-        """Runs scripts that are safe to repeat, in a pipeline of their own; then commands on its connection, if it is one.
+        """Runs scripts that are safe to repeat, in one pipeline of their own; then other commands, on its connection.
 
         Returns:
             The reply of each, those of the commands last; of a script that the server refused, the `StoreUnavailable`.
