@@ -79,6 +79,12 @@ def test_what_is_deleted_is_not_found_and_not_stored(strategy: str) -> None:
     assert found.hits == (1 if strategy == "read-through" else 2)
 
 
+def test_what_does_not_exist_is_asked_for_each_time() -> None:
+    nothing = Operation.GET_NOTHING
+    found = run("read-through", (0, nothing, "a"), (1, nothing, "a"), (2, GET, "a"), (3, GET, "a"))
+    assert (found.reads, found.hits, found.loads) == (4, 1, 3)
+
+
 def test_stale_entries_are_served_while_one_reader_refreshes() -> None:
     operations = ((0, GET, "a"), (11, GET, "a"), (11.2, GET, "a"), (11.6, GET, "a"), (21, GET, "a"), (30, GET, "a"))
     found = run("read-through", *operations, stale=5.0)
