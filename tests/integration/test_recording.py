@@ -288,6 +288,18 @@ async def test_a_file_is_appended_to_by_the_next_opening_and_by_another_cache(
     assert mode(path) == 0o600, "others may not read what users ask for"
 
 
+async def test_a_recorder_of_two_caches_records_until_the_last_is_closed(make_cache: MakeCache, path: Path) -> None:
+    recorder = Recorder(path)
+    one, other = await make_cache(record=recorder), await make_cache(record=recorder)
+    await one.get("a")
+    await one.shutdown()
+    await other.get("b")
+    await other.shutdown()
+    recorder.record("get", "after the end", 0)
+    assert [key for _, key, _ in operations(path)] == ["a", "b"]
+    assert (recorder.stats.written, recorder.stats.dropped) == (2, 1)
+
+
 async def test_times_are_those_of_the_clock(redis_url: str, namespace: str, path: Path) -> None:
     clock = ManualClock(1_000_000.0)
     recorder = Recorder(path, clock=clock)
