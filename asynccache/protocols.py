@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 from uuid import UUID
@@ -40,6 +40,7 @@ __all__ = [
     "Retried",
     "Sink",
     "Source",
+    "StreamsKeys",
     "Write",
 ]
 
@@ -204,6 +205,20 @@ class Sink(Protocol[V]):
         Raises:
             WriteRejected: the database refused a row, and the batch has no id; nothing was written.
             DatabaseUnavailable: the outcome is unknown; applying the same batch again is safe if it has an id.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamsKeys(Protocol):
+    """A source that streams the keys which a query returns."""
+
+    def stream_keys(self, query: str, /, *args: Any) -> AsyncGenerator[Any, None]:
+        """Key values, one after the other.
+
+        Args:
+            query: returns the key columns, in the key's order.
+            args: its arguments.
         """
         ...
 

@@ -15,6 +15,8 @@ from rich.console import Console
 import asynccache
 from asynccache.cli.demo.report import print_report
 from asynccache.cli.demo.run import DemoOptions, run_demo
+from asynccache.cli.top import top
+from asynccache.cli.warm import warm
 from asynccache.cli.write_behind import dead, pending, worker
 from asynccache.errors import AsyncCacheError
 
@@ -29,6 +31,8 @@ app = typer.Typer(
 app.command()(worker)
 app.command()(pending)
 app.add_typer(dead, name="dead")
+app.command()(warm)
+app.command()(top)
 
 
 def _version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from weakref import WeakSet
 from asynccache.clock import Clock
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
 from asynccache.events import Counters
+from asynccache.hot_keys.lists import HotKeyLists
 from asynccache.protocols import Resource
 from asynccache.steps import Ensure
 from asynccache.stores.base import Store
@@ -22,7 +23,7 @@ from asynccache.strategies.writing import Writer
 from asynccache.supervision import Service, Supervisor
 from asynccache.tokens import new_salt
 
-__all__ = ["BufferHealth", "Closable", "Runtime", "RuntimeState"]
+__all__ = ["BufferHealth", "Closable", "Named", "Runtime", "RuntimeState"]
 
 
 class RuntimeState(enum.Enum):
@@ -63,6 +64,20 @@ class Closable(Protocol):
         ...
 
 
+class Named(Protocol):
+    """A strategy, as far as all are alike."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as it stands in keys."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Its name after those of the namespaces around it."""
+        ...
+
+
 class Runtime:
     """What strategies of all namespaces work with.
 
@@ -75,6 +90,7 @@ class Runtime:
         supervisor: runs services.
         usable: whether the cache is open, and was opened in this process.
         background: whether this process runs services such as flushers; may be changed before the cache is opened.
+        hot_keys: counts which keys are asked for; None if nobody wants to know.
     """
 
     def __init__(
@@ -87,6 +103,7 @@ class Runtime:
         clock: Clock,
         supervisor: Supervisor,
         background: bool,
+        hot_keys: HotKeyLists | None = None,
     ) -> None:
         self.store = store
         self.reader = reader
@@ -104,6 +121,11 @@ class Runtime:
         self.reports: list[Callable[[], BufferHealth]] = []
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
+        self._strategies: WeakSet[Named] = WeakSet()
+        self.hot_keys = hot_keys
+        if hot_keys is not None:
+            self.serve(hot_keys, always=True)
+            self.on_close(hot_keys)
 
     async def generations_now(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """What the generations are; missing ones are made. All None without the store."""
@@ -133,14 +155,20 @@ class Runtime:
             )
         return CacheNotOpen(f"the cache is {self.state.value}: use it inside `async with cache:` or its lifespan")
 
-    async def start(self) -> None:
-        """Opens the store and what was added before."""
+    async def start(self, *, services: bool = True, parts: bool = True) -> None:
+        """Opens the store and what was added before.
+
+        Args:
+            services: starts background services.
+            parts: opens sources and sinks, too.
+        """
         await self.store.open()
         self.state = RuntimeState.OPEN
         self.usable = True
-        await self.use_adopted()
+        if parts:
+            await self.use_adopted()
         for service, always in self._services:
-            if always or self.background:
+            if services and (always or self.background):
                 self.supervisor.start(service)
 
     async def stop(self) -> None:
@@ -189,7 +217,7 @@ class Runtime:
         """Runs a service while the cache is open, if this process runs services, or `always`."""
         if any(service.name == other.name for other in self.services):
             raise ConfigurationError(
-                f"there is a {service.name!r} already: give each write-behind strategy its own name"
+                f"there is a {service.name!r} already: give each strategy its own name, and each service"
             )
         self._services.append((service, always))
         if self.state is RuntimeState.OPEN and (always or self.background):
@@ -199,6 +227,15 @@ class Runtime:
     def services(self) -> tuple[Service, ...]:
         """All services that were ever offered, those included that this process does not run."""
         return tuple(service for service, _ in self._services)
+
+    def register(self, strategy: Named) -> None:
+        """Lets a strategy be found by its name, as long as it lives."""
+        self._strategies.add(strategy)
+
+    @property
+    def strategies(self) -> tuple[Named, ...]:
+        """The strategies that are in use, by name."""
+        return tuple(sorted(self._strategies, key=lambda strategy: strategy.origin))
 
     def on_close(self, closable: Closable) -> None:
         """Finishes this before the cache closes."""

@@ -61,6 +61,11 @@ class Loading(Generic[V]):
         self._many = many
         self._batcher = Batcher(self._load, name="loads", max_batch=max_batch, max_calls=max_calls)
 
+    @property
+    def crowd(self) -> Callable[[], None] | None:
+        """`expect_company` of a source that loads many keys at once; None of one that loads them one by one."""
+        return None if self._batcher is None else self.expect_company
+
     def loader(self, key: KeyValue) -> Load[V]:
         """Loads one key, in one query with the others of this moment."""
         if self._single is not None:
