@@ -1,5 +1,6 @@
 """asyncio-native caching for services that read and write PostgreSQL through Redis."""
 
+from asynccache.admission import Admission, AfterRequests, Always, CountsRequests, Occasion, Predicate
 from asynccache.cache import Cache
 from asynccache.codecs.upgrades import Upgrade
 from asynccache.errors import (
@@ -31,7 +32,6 @@ from asynccache.policy import Policy
 from asynccache.protocols import (
     Adjust,
     Adjustment,
-    Admission,
     Append,
     Applied,
     Batch,
@@ -62,6 +62,8 @@ __all__ = [
     "Adjust",
     "Adjustment",
     "Admission",
+    "AfterRequests",
+    "Always",
     "Append",
     "Applied",
     "AsyncCacheError",
@@ -73,6 +75,7 @@ __all__ = [
     "CacheHealth",
     "CacheNotOpen",
     "ConfigurationError",
+    "CountsRequests",
     "DatabaseUnavailable",
     "DeadLetter",
     "DecodeError",
@@ -92,7 +95,9 @@ __all__ = [
     "MissingTTL",
     "Namespace",
     "NextRead",
+    "Occasion",
     "Policy",
+    "Predicate",
     "Put",
     "ReadThrough",
     "Reason",

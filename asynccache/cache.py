@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from asynccache.admission import Admission
 from asynccache.assembly import make_store
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError
@@ -17,11 +18,10 @@ from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
 from asynccache.policy import Duration, Policy, seconds
-from asynccache.protocols import Admission
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient
-from asynccache.strategies.base import check_admission
+from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
@@ -57,7 +57,8 @@ class Cache(Namespace):
         keep_loads: lets a load go on after its last caller was cancelled.
         max_value_bytes: largest encoded value.
         compress_above: compresses encoded values above so many bytes (extra `compress`); None does not.
-        admit: which values are stored where the strategy does not say so; None stores all.
+        admit: which values are stored where the strategy does not say so (`AfterRequests(2)`, `Predicate(...)`); None
+            stores all. What `set` is given is stored whatever this says.
         hot_keys: finds the keys that strategies are asked for most, in bounded memory; None does not count.
         background: runs services such as the flushers of write-behind in this process.
         clock: reads time.

@@ -119,6 +119,7 @@ class Decorators:
                 function of the arguments, awaited before each read; or a `VersionCounter()`, which `bump` raises.
             upgrade: how results of older models are read: `[Upgrade(UserV1, convert)]`; else they are misses.
             admit: which results are stored: `AfterRequests(2)`, `Predicate(...)`; over the cache's.
+            max_value_bytes: largest encoded result that is stored; over the cache's.
             type: what results are; taken from the return annotation if there is one. A result of None is "not found",
                 which is cached only with `negative_ttl`.
 

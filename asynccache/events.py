@@ -47,6 +47,7 @@ class Stats:
         unreadable: cells that could not be decoded; each was a miss.
         too_large: loaded values that were served but not stored, being above `max_value_bytes`.
         unencodable: loaded values that were served but not stored, not being of the entry's type.
+        refused: values that were served or written but not stored, because `admit` refused them.
         writes: writes ended.
         invalidations: keys and tags invalidated.
         store_failures: calls to Redis that failed or were not made because the circuit was open.
@@ -67,6 +68,7 @@ class Stats:
     unreadable: int = 0
     too_large: int = 0
     unencodable: int = 0
+    refused: int = 0
     writes: int = 0
     invalidations: int = 0
     store_failures: int = 0
@@ -106,6 +108,7 @@ class Counters:
     unreadable: int
     too_large: int
     unencodable: int
+    refused: int
     writes: int
     invalidations: int
     store_failures: int

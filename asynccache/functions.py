@@ -6,24 +6,23 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, cast
 
+from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
 from asynccache.events import Counters
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission
 from asynccache.stores.local import LocalEntries
-from asynccache.strategies.base import check_admission
 from asynccache.strategies.explaining import Explanation, explain
-from asynccache.strategies.loading import LoadContext, admitted
+from asynccache.strategies.loading import LoadContext
 from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
-from asynccache.strategies.tagging import TagRule
+from asynccache.strategies.tagging import TagRule, wants_result
 from asynccache.strategies.verdicts import Missing, Question, Recipe
 from asynccache.strategies.versions import Version, VersionCounter
-from asynccache.templates import compile_template, default_template, with_version
+from asynccache.templates import compile_call, compile_template, default_template, with_version
 
 __all__ = ["Claims", "FunctionEntry", "FunctionOptions"]
 
@@ -43,6 +42,7 @@ class FunctionOptions(TypedDict, total=False):
     version: Version
     upgrade: Upgrades[Any] | None
     admit: Admission | None
+    max_value_bytes: int | None
 
 
 class Claims:
@@ -76,6 +76,7 @@ class FunctionEntry(Generic[R]):
         version: Version = None,
         upgrade: Upgrades[Any] | None = None,
         admit: Admission | None = None,
+        max_value_bytes: int | None = None,
         skip: tuple[str, ...] = (),
     ) -> None:
         if not inspect.iscoroutinefunction(function):
@@ -90,7 +91,11 @@ class FunctionEntry(Generic[R]):
         # A version that has to be awaited is put into the key that the call has without it.
         self._awaited: Callable[..., Awaitable[Any]] | None = None
         if inspect.iscoroutinefunction(version):
-            self._awaited = version
+            if wants_result(version, signature, f"{where}: version"):
+                raise ConfigurationError(
+                    f"{where}: version is asked for before there is a result; it takes one too many"
+                )
+            self._awaited = compile_call(version, signature, result=False)
         elif callable(version):
             raise ConfigurationError(
                 f"{where}: version must be a value, a template such as '{{user.updated_at}}', an `async def` function"
@@ -107,9 +112,15 @@ class FunctionEntry(Generic[R]):
         known = self._tags.fixed is not None and not self._counted and self._awaited is None
         self.fixed = scope.generations(self._tags.fixed or ()) if known else None
         self.recipe: Recipe[R] = scope.recipe(
-            where, name, _type_of(function) if type is None else type, policy=policy, ttl=ttl, upgrade=upgrade
+            where,
+            name,
+            _type_of(function) if type is None else type,
+            policy=policy,
+            ttl=ttl,
+            upgrade=upgrade,
+            admit=admit,
+            max_value_bytes=max_value_bytes,
         )
-        self._admit = check_admission(where, admit) or scope.admit
 
     def key(self, *args: Any, **kwargs: Any) -> CellKey:
         if self._awaited is not None:
@@ -194,12 +205,10 @@ class FunctionEntry(Generic[R]):
         async def load_and_tag(context: LoadContext) -> R:
             result = await function(*args, **kwargs)
             if result is not None:
-                context.tags(late(*args, result, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
+                context.tags(late(result, *args, **kwargs))  # type: ignore[misc]  # it is used only if there are late tags
             return result
 
         loader = load if late is None else load_and_tag
-        if self._admit is not None:
-            loader = admitted(self._admit, cell, cell, loader)  # type: ignore[assignment]  # None is R's
         generations = self.fixed
         if generations is None:
             generations = self._scope.generations(self._tags.early(*args, **kwargs))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from asynccache.admission import Admission
 from asynccache.decorators import Cached, CachedMethod, Decorators
 from asynccache.functions import FunctionOptions
 from asynccache.plain import PlainCache
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission
-from asynccache.strategies.base import check_admission
+from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.scope import Scope
 
 __all__ = ["Namespace"]
@@ -68,7 +68,8 @@ class Namespace(PlainCache):
         """Caches the results of an async function by its arguments; see `decorators.Decorators.cached`.
 
         Args:
-            options: `ttl`, `key`, `tags`, `policy`, `version`, `upgrade`, `admit`, `type`.
+            options: `ttl`, `key`, `tags`, `policy`, `version`, `upgrade`, `admit`, `max_value_bytes`,
+                `type`.
         """
         return self._decorators.cached(**options)
 

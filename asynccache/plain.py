@@ -10,9 +10,10 @@ from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy, effective_policy
 from asynccache.protocols import KeyValue
 from asynccache.steps import Put
+from asynccache.strategies.admitting import Admitting
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.filling import new_value
-from asynccache.strategies.loading import admitted, bind_loader
+from asynccache.strategies.loading import bind_loader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.tagging import check_tags
@@ -36,6 +37,7 @@ class PlainCache:
         self._scope = scope
         self._runtime = scope.runtime
         self._any = scope.codec(Any)
+        self._admit = scope.admitting("get_or_load")
 
     @property
     def scope(self) -> Scope:
@@ -107,11 +109,8 @@ class PlainCache:
             )
         policy = self._policy_for("get_or_load", ttl)
         cell = self._cell(key)
-        loader = bind_loader(load)
-        admit = self._scope.admit
-        if admit is not None:
-            loader = admitted(admit, cell, key, loader)
-        question = Question(cell, self._scope.generations(check_tags(tags)), self._recipe(type, policy), loader)
+        recipe = self._recipe(type, policy, self._admit)
+        question = Question(cell, self._scope.generations(check_tags(tags)), recipe, bind_loader(load))
         # There is a loader, so the answer is never MISSING; None is T's.
         return cast("T", await self._runtime.reader.get(question))
 
@@ -223,8 +222,10 @@ class PlainCache:
         return effective_policy(where, self._scope.policy, ttl=ttl)
 
     def _question(self, key: KeyValue | CellKey, type_: Any) -> Question[Any]:
-        recipe = self._recipe(type_, self._scope.policy or _LOOK)
+        # What a strategy's key admits, only the strategy knows.
+        admit = None if isinstance(key, CellKey) else self._admit
+        recipe = self._recipe(type_, self._scope.policy or _LOOK, admit)
         return Question(self._cell(key), self._scope.generations(), recipe, None)
 
-    def _recipe(self, type_: Any, policy: Policy) -> Recipe[Any]:
-        return Recipe("", self._codec(type_), policy, self._scope.space)
+    def _recipe(self, type_: Any, policy: Policy, admit: Admitting | None = None) -> Recipe[Any]:
+        return Recipe("", self._codec(type_), policy, self._scope.space, admit=admit)

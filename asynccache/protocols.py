@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 from uuid import UUID
 
 from asynccache.adjustments import Adjustment, Number
+from asynccache.errors import ConfigurationError
 
 __all__ = [
     "Adjust",
     "Adjustment",
-    "Admission",
     "Append",
     "Applied",
     "Batch",
@@ -27,6 +27,7 @@ __all__ = [
     "DeadLetters",
     "Delete",
     "ExactSource",
+    "Halves",
     "KeepsDeadLetters",
     "KeyPart",
     "KeyValue",
@@ -35,12 +36,12 @@ __all__ = [
     "Number",
     "Prunes",
     "Put",
+    "Puts",
     "Rejected",
     "Resource",
     "Retried",
     "Sink",
     "Source",
-    "StreamsKeys",
     "Write",
 ]
 
@@ -56,21 +57,6 @@ KeyValue: TypeAlias = KeyPart
 
 Loader: TypeAlias = Callable[[Any], Awaitable[V | None]]
 ManyLoader: TypeAlias = Callable[[list[Any]], Awaitable[Mapping[Any, V]]]
-
-
-@runtime_checkable
-class Admission(Protocol):
-    """Which values are worth their place in Redis."""
-
-    def admits(self, cell: str, key: Any, value: Any, /) -> bool:
-        """Whether a value that has been loaded or written is stored; asked once for each load, and for each put.
-
-        Args:
-            cell: its key in Redis.
-            key: the key value; of a decorated function the key in Redis.
-            value: the value; None for "not found".
-        """
-        ...
 
 
 @runtime_checkable
@@ -102,6 +88,41 @@ class Put(Generic[V_co]):
     key: Any
     value: V_co
     anew: bool = False
+
+
+class Puts(Sequence[Put[V]], Generic[V]):
+    """Puts that are kept by column, none of them `anew`: a sequence of `Put` like any other, which a sink that writes
+    columns need not take apart again.
+
+    Args:
+        keys: the key of each.
+        values: the row of each, in the same order.
+    """
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, keys: Sequence[Any], values: Sequence[V]) -> None:
+        if len(keys) != len(values):
+            raise ConfigurationError(f"Puts of {len(keys)} keys and {len(values)} values: each key needs one value")
+        self.keys = keys
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, at: int) -> Put[V]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Puts[V]: ...
+
+    def __getitem__(self, at: int | slice) -> Put[V] | Puts[V]:
+        if isinstance(at, slice):
+            return Puts(self.keys[at], self.values[at])
+        return Put(self.keys[at], self.values[at])
+
+    def __repr__(self) -> str:
+        return f"Puts({len(self)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +164,21 @@ Write: TypeAlias = Put[V] | Delete | Adjust[V] | Append[V]
 
 
 @dataclass(frozen=True, slots=True)
+class Halves(Generic[V_co]):
+    """A write into which adjustments were merged, as what it was before them, and they.
+
+    Attributes:
+        base: the put or delete.
+        rest: the adjustments after it.
+        record: of `rest`.
+    """
+
+    base: Write[V_co]
+    rest: Write[V_co]
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Batch(Generic[V]):
     """Writes that a sink applies together; each key occurs once.
 
@@ -156,12 +192,17 @@ class Batch(Generic[V]):
         origin: the name of the strategy, under which dead letters are found again.
         records: what is kept of each write in a dead letter, in the order of `writes`; without them, dead letters can
             be looked at but not retried.
+        buffer: the buffer that it comes from, which forgets its own ids when they are old; see `Prunes`.
+        halve: takes a record apart, if adjustments were merged into something else, so that only they are refused if
+            it is they that cannot be written.
     """
 
     writes: Sequence[Write[V]]
     id: UUID | None = None
     origin: str = ""
     records: Sequence[bytes] = ()
+    buffer: str = ""
+    halve: Callable[[bytes], Halves[V] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,20 +251,6 @@ class Sink(Protocol[V]):
 
 
 @runtime_checkable
-class StreamsKeys(Protocol):
-    """A source that streams the keys which a query returns."""
-
-    def stream_keys(self, query: str, /, *args: Any) -> AsyncGenerator[Any, None]:
-        """Key values, one after the other.
-
-        Args:
-            query: returns the key columns, in the key's order.
-            args: its arguments.
-        """
-        ...
-
-
-@runtime_checkable
 class ExactSource(Protocol[V_co]):
     """A source that tells, along with rows, which batches these rows contain."""
 
@@ -246,11 +273,15 @@ class ExactSource(Protocol[V_co]):
 class Prunes(Protocol):
     """A sink that forgets batch ids which nobody will ask for again."""
 
-    async def prune(self, older_than: float, /) -> int:
+    async def prune(self, older_than: float, buffer: str, /) -> int:
         """Forgets some of the batch ids applied more than `older_than` seconds ago.
 
         A batch whose id is forgotten before it is acknowledged would be applied twice: keep them for longer than any
         outage lasts.
+
+        Args:
+            older_than: seconds.
+            buffer: only ids of batches that came from this one; others may need theirs for longer.
 
         Returns:
             How many were forgotten; bounded per call, 0 when none are left.

@@ -12,11 +12,12 @@ from typing import Any, Final
 from asynccache.errors import ConfigurationError, InvalidKey
 from asynccache.keys import LONGEST, KeySpace, encode_key, encode_part, escape, shorten
 
-__all__ = ["compile_template", "compile_templates", "default_template", "with_version"]
+__all__ = ["compile_call", "compile_template", "compile_templates", "default_template", "with_version"]
 
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
 _BORDER: Final = re.compile(r"[^A-Za-z0-9_.@+=%'~(),-]").search
 """Finds what no encoded part holds."""
+_RESULT: Final = "__asynccache_result"
 _FIELD: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").fullmatch
 
 
@@ -77,6 +78,32 @@ def with_version(key: str, space: KeySpace, version: object) -> str:
     """A key with a version after its name, as `compile_template` puts it there."""
     name, colon, rest = key.removeprefix(space.cells).partition(":")
     return f"{space.cells}{name}@{encode_part(version)}{colon}{rest}"
+
+
+def compile_call(function: Callable[..., Any], signature: inspect.Signature, *, result: bool) -> Callable[..., Any]:
+    """Makes a function with these parameters, and their defaults, that calls another with all of them.
+
+    Args:
+        function: takes the same parameters, and one more at its end with `result`.
+        signature: the parameters.
+        result: the function made takes a result first, which the other is given last.
+    """
+    marks: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    given = []
+    for parameter in signature.parameters.values():
+        named = f"{parameter.name}=" if parameter.kind is parameter.KEYWORD_ONLY else ""
+        given.append(f"{marks.get(parameter.kind, '')}{named}{parameter.name}")
+    if result:
+        own = inspect.signature(function).parameters.values()
+        last = [one for one in own if one.kind not in marks][-1]
+        if last.kind is last.POSITIONAL_ONLY:
+            given.append(_RESULT)
+        else:
+            given.insert(len(given) - any(text.startswith("**") for text in given), f"{last.name}={_RESULT}")
+        first = inspect.Parameter(_RESULT, inspect.Parameter.POSITIONAL_ONLY)
+        parameters = [first, *signature.parameters.values()]
+        signature = inspect.Signature(parameters)
+    return _compile(f"__asynccache_function({', '.join(given)})", signature, __asynccache_function=function)
 
 
 def default_template(
@@ -145,12 +172,13 @@ def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) 
     return pieces
 
 
-def _compile(expression: str, signature: inspect.Signature) -> Callable[..., Any]:
+def _compile(expression: str, signature: inspect.Signature, **names: Any) -> Callable[..., Any]:
     """A function with these parameters that returns this expression of them."""
     scope: dict[str, Any] = {
         "__asynccache_part": encode_part,
         "__asynccache_key": encode_key,
         "__asynccache_short": _short,
+        **names,
     }
     parameters = []
     for at, parameter in enumerate(signature.parameters.values()):

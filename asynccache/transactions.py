@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Protocol, Self
 
@@ -41,7 +42,8 @@ class Transaction:
     def __exit__(self, *_: object) -> None:
         self.open = False
         if self._token is not None:
-            _transaction.reset(self._token)
+            with suppress(ValueError):  # a generator that another task closes has another context
+                _transaction.reset(self._token)
             self._token = None
 
     async def end(self, error: BaseException | None = None) -> None:

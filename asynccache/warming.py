@@ -11,7 +11,7 @@ from asynccache.policy import Duration, seconds
 from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.sourced import Sourced
 from asynccache.strategies.warm_reports import Settings, WarmKeys, WarmReport
-from asynccache.strategies.warming import Warming
+from asynccache.strategies.warming import CLOSED, Warming
 from asynccache.supervision import logger
 
 __all__ = ["AtStart", "warm_at_start"]
@@ -49,6 +49,8 @@ class AtStart:
         try:
             report = await warming
             self._position = report.position
+            if report.stopped == CLOSED:
+                return
             if report.stopped is not None:
                 raise StoreUnavailable(f"{self.name}: {report.stopped}")
             self.report = report

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from asynccache.codecs.compression import compress, decompress
 from asynccache.errors import ValueTooLarge
 
-__all__ = ["Codec", "Limits", "Packed"]
+__all__ = ["Codec", "Limits", "Packed", "as_array"]
 
 V = TypeVar("V")
+
+
+def as_array(items: Sequence[bytes]) -> bytes:
+    """Values in msgpack as one array in msgpack."""
+    return b"\xdd" + len(items).to_bytes(4, "big") + b"".join(items)
 
 
 class Packed(NamedTuple):
@@ -59,6 +65,14 @@ class Codec(ABC, Generic[V]):
         Raises:
             DecodeError: bytes that are not a value of this type.
         """
+
+    def decode_all(self, payloads: Sequence[bytes]) -> list[V]:
+        """Many values that `encode` wrote, in their order; for most types faster than one by one.
+
+        Raises:
+            DecodeError: one of them is not a value of this type.
+        """
+        return [self.decode(payload) for payload in payloads]
 
     def pack(self, value: V) -> Packed:
         """Encodes a value for the wire, compressed if it is large and that makes it smaller.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from asynccache.codecs.base import Codec, Limits
+from asynccache.codecs.base import Codec, Limits, as_array
 from asynccache.codecs.checks import checker, describe
 from asynccache.errors import DecodeError, EncodeError
 
@@ -29,6 +30,7 @@ class TypedCodec(Codec[Any]):
     def __init__(self, type_: Any, fingerprint: bytes, limits: Limits) -> None:
         super().__init__(type_, fingerprint, limits)
         self._decode = msgspec.msgpack.Decoder(type_).decode
+        self._decode_array = msgspec.msgpack.Decoder(list[type_]).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._check = checker(type_)
 
@@ -47,3 +49,11 @@ class TypedCodec(Codec[Any]):
         # A `__post_init__` of the user's may raise anything.
         except Exception as error:
             raise DecodeError(f"not a {self.type!r}: {error}") from error
+
+    def decode_all(self, payloads: Sequence[bytes]) -> list[Any]:
+        if all(payloads):
+            try:
+                return self._decode_array(as_array(payloads))
+            except Exception:  # noqa: BLE001 - which one it is, and why, shows below
+                return super().decode_all(payloads)
+        return super().decode_all(payloads)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asynccache.codecs.base import Codec, Limits
+from asynccache.codecs.base import Codec, Limits, as_array
 from asynccache.codecs.checks import checker, describe
 from asynccache.codecs.names import Names
 from asynccache.codecs.reading import Reader
@@ -48,3 +48,12 @@ class UntypedCodec(Codec[Any]):
         if self._check is not None and not self._check(value):
             raise DecodeError(f"{describe(value)} instead of {self.type!r}")
         return value
+
+    def decode_all(self, payloads: Sequence[bytes]) -> list[Any]:
+        try:
+            values = self._read(as_array(payloads)) if all(payloads) else None
+        except DecodeError:  # which one it is, and why, shows below
+            values = None
+        if values is None or (self._check is not None and not all(map(self._check, values))):
+            return super().decode_all(payloads)
+        return values  # type: ignore[no-any-return]  # of an array

@@ -109,7 +109,7 @@ class Adjuster(Generic[V]):
         inserted: set[Parts] = set()
         for run in self._rows.runs((row.key, row.parts, row.row) for row in rows):
             statement = self._statements.insert_missing(run.fields)
-            records = await connection.fetch(statement, *key_arrays(run.keys), *run.arrays)
+            records = await connection.fetch(statement, *run.keys, *run.arrays)
             inserted.update(self._returned(tuple(record.values())) for record in records)
         return [row for row in rows if row.parts not in inserted]
 

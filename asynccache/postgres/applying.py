@@ -30,7 +30,7 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Bound(Generic[V]):
-    """A table that has been described, and all that works on it."""
+    """A table that has been described, and all that works on it; `timeout` is for one transaction, in seconds."""
 
     key: RowKey
     statements: Statements
@@ -39,6 +39,7 @@ class Bound(Generic[V]):
     batches: BatchLog
     letters: LetterTable
     adjustable: dict[str, str]
+    timeout: float
 
 
 async def apply_all(connection: Any, bound: Bound[V], batch: Batch[V], prepared: Prepared[V]) -> Applied[V]:
@@ -49,34 +50,36 @@ async def apply_all(connection: Any, bound: Bound[V], batch: Batch[V], prepared:
         if own and prepared.statements == 1:
             # A statement of its own is a transaction; an append without columns is one for each row.
             return Applied(stored=await bound.writer.write(connection, prepared, returning=True))
-        async with transaction(connection):
-            if batch.id is not None and not await bound.batches.record(connection, batch.id):
+        async with transaction(connection, bound.timeout):
+            if batch.id is not None and not await bound.batches.record(connection, batch.id, batch.buffer):
                 return Applied(again=True)
             return Applied(stored=await bound.writer.write(connection, prepared, returning=own, turns=own))
 
     return await trying_again(connection, bound, attempt)
 
 
-async def apply_what_fits(connection: Any, bound: Bound[V], batch: Batch[V]) -> Applied[V]:
-    """Applies what can be of a batch with an id; the rest become dead letters in the same transaction."""
+async def apply_what_fits(connection: Any, bound: Bound[V], batch: Batch[V], seconds: float) -> Applied[V]:
+    """Applies what can be of a batch with an id, in so many seconds at most; the rest become dead letters in the same
+    transaction."""
     batch_id = batch.id
     assert batch_id is not None  # noqa: S101 - others are applied whole
     await bound.letters.ensure(connection)
 
     async def attempt() -> Applied[V]:
-        async with transaction(connection):
-            if not await bound.batches.record(connection, batch_id):
+        async with transaction(connection, seconds):
+            if not await bound.batches.record(connection, batch_id, batch.buffer):
                 return Applied(again=True)
-            refused = await Bisection(connection, bound.writer, batch.writes).run()
+            bisection = Bisection(connection, bound.writer, batch)
+            refused = await bisection.run()
             if refused:
-                await bound.letters.add(connection, batch, refused)
+                await bound.letters.add(connection, batch, refused, bisection.halved)
         return Applied(rejected=tuple([Rejected(at, why.reason, why.sqlstate) for at, why in refused.items()]))
 
     return await trying_again(connection, bound, attempt)
 
 
 async def trying_again(connection: Any, bound: Bound[Any], attempt: Callable[[], Awaitable[T]]) -> T:
-    """Runs a transaction until it passes: makes the table of batch ids, and gets out of deadlocks."""
+    """Runs a transaction until it passes: makes or completes the table of batch ids, and gets out of deadlocks."""
     for number in range(1, _ATTEMPTS + 1):
         try:
             return await attempt()
@@ -86,4 +89,4 @@ async def trying_again(connection: Any, bound: Bound[Any], attempt: Callable[[],
             if number == _ATTEMPTS:
                 raise
             await asyncio.sleep(random.uniform(0.0, 0.02 * number))  # noqa: S311 - spreads those who collided
-    raise SchemaMismatch(f"{bound.batches.sql} was created and is not there")
+    raise SchemaMismatch(f"{bound.batches.sql} was created and is not there, or is no table of batch ids")

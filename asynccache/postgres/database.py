@@ -244,17 +244,36 @@ def _is_pool(value: object) -> bool:
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL idle_in_transaction_session_timeout = '3s'"
 """In one trip. Between two statements of ours there are milliseconds, unless the process stands still."""
+_BOUND: Final = (
+    "; SELECT pg_catalog.set_config('transaction_timeout', (1000 * extract(epoch FROM least("
+    "nullif(pg_catalog.current_setting('transaction_timeout')::interval, interval '0'), interval '{ms} ms'"
+    "))::numeric)::bigint::text, true)"
+)
+"""Between preparing a statement and executing it a session is not idle for Postgres, which does not look at the time of
+the statement while it waits for its client: only this ends it, from version 17 on. A role's own bound holds if it is
+less."""
+_LONGEST_MS: Final = 2_000_000_000
+_LATER_MS: Final = 1000
+"""How much later than this process the server ends a transaction: whoever is there to ask says what took too long."""
 
 
 @asynccontextmanager
-async def transaction(connection: Any) -> AsyncIterator[None]:
+async def transaction(connection: Any, seconds: float) -> AsyncIterator[None]:
     """A transaction, in the level that `ON CONFLICT` needs to see what others have just committed.
 
     Whatever ends it early, cancellation included, rolls it back, within a bound of time. If this process stands still
-    in the middle of it, or the network does, the server ends the session: nobody waits for its locks for longer.
+    in the middle of it, or the network does, the server ends the session: nobody waits for its locks for longer than 3
+    seconds, or `seconds` if it stands still in the middle of a statement.
+
+    Args:
+        connection: not in a transaction.
+        seconds: the longest that it may take; the server itself ends it soon after (PostgreSQL 17 or newer).
     """
+    begin = _BEGIN
+    if connection.get_server_version() >= (17,):
+        begin += _BOUND.format(ms=min(int(seconds * 1000), _LONGEST_MS) + _LATER_MS)
     try:
-        await connection.execute(_BEGIN)
+        await connection.execute(begin)
         yield
         await connection.execute("COMMIT")
     except BaseException:
@@ -262,15 +281,19 @@ async def transaction(connection: Any) -> AsyncIterator[None]:
         raise
 
 
-async def roll_back(connection: Any) -> bool:
+async def roll_back(connection: Any, transaction: Any = None) -> bool:
     """Ends a transaction that failed, within a bound of time.
+
+    Args:
+        connection: the connection.
+        transaction: asyncpg's own object for it, if it was begun by that and is open.
 
     Returns:
         Whether the server says that it has ended; else the connection is dropped, and what became of it is unknown.
     """
     try:
         async with asyncio.timeout(_CLEAN_UP_SECONDS):
-            await connection.execute("ROLLBACK")
+            await (connection.execute("ROLLBACK") if transaction is None else transaction.rollback())
     except Exception:  # noqa: BLE001 - the error that led here is the one to report
         _drop(connection)
         return False

@@ -11,7 +11,7 @@ from asynccache.postgres.applying import Bound, trying_again
 from asynccache.postgres.bisecting import Bisection, begin_attempt
 from asynccache.postgres.database import Connections, transaction
 from asynccache.postgres.failures import Refusal, writing
-from asynccache.protocols import DeadLetter, Retried, Write
+from asynccache.protocols import Batch, DeadLetter, Retried, Write
 
 __all__ = ["TableLetters"]
 
@@ -99,7 +99,7 @@ class TableLetters(Generic[V]):
         self, connection: Any, bound: Bound[V], origin: str, number: int, decode: Decode[V]
     ) -> Write[V] | Refusal | None:
         async def attempt() -> Write[V] | Refusal | None:
-            async with transaction(connection):
+            async with transaction(connection, bound.timeout):
                 letter = await bound.letters.take(connection, origin, number)
                 if letter is None:
                     return None
@@ -109,7 +109,7 @@ class TableLetters(Generic[V]):
                     why = write
                 else:
                     await begin_attempt(connection)
-                    why = await Bisection(connection, bound.writer, [write]).attempt([write])
+                    why = await Bisection(connection, bound.writer, Batch([write])).attempt([write])
                 if why is None:
                     await bound.letters.drop(connection, origin, [number])
                     return write

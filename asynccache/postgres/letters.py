@@ -12,7 +12,7 @@ import asyncpg
 from asynccache.postgres.batch_log import create
 from asynccache.postgres.failures import Refusal
 from asynccache.postgres.names import qualified
-from asynccache.protocols import Append, Batch, DeadLetter
+from asynccache.protocols import Append, Batch, DeadLetter, Halves
 
 __all__ = ["LetterTable"]
 
@@ -67,16 +67,20 @@ class LetterTable:
         """Creates the table unless it is there, whoever else does so."""
         await create(connection, self._create)
 
-    async def add(self, connection: Any, batch: Batch[Any], refused: Mapping[int, Refusal]) -> None:
+    async def add(
+        self, connection: Any, batch: Batch[Any], refused: Mapping[int, Refusal], halved: Mapping[int, Halves[Any]]
+    ) -> None:
         """Keeps writes of a batch.
 
         Args:
             connection: in the transaction that applies the rest.
             batch: the batch.
             refused: why, by index of the write.
+            halved: those of them of which only the adjustments were refused.
         """
         plain = _plain_for(connection)
-        writes = [batch.writes[at] for at in refused]
+        writes = [halved[at].rest if at in halved else batch.writes[at] for at in refused]
+        records = [batch.records[at] if at < len(batch.records) else None for at in refused]
         await connection.execute(
             self._add,
             plain(batch.origin),
@@ -84,7 +88,7 @@ class LetterTable:
             batch.id,
             [None if isinstance(write, Append) else plain(repr(getattr(write, "key", None))) for write in writes],
             [type(write).__name__.lower() for write in writes],
-            [batch.records[at] if at < len(batch.records) else None for at in refused],
+            [halved[at].record if at in halved else record for at, record in zip(refused, records, strict=True)],
             [plain(refusal.reason) for refusal in refused.values()],
             [refusal.sqlstate for refusal in refused.values()],
         )

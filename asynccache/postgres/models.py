@@ -46,6 +46,10 @@ class Model(ABC, Generic[V]):
         """A function from a value to its fields of these names; `msgspec.UNSET` for one that it has not."""
 
     @abstractmethod
+    def take(self, name: str) -> Callable[[Any], Any]:
+        """A function from a value to its field of this name; `msgspec.UNSET` if it has none."""
+
+    @abstractmethod
     def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         """A function from rows of these fields to values; raises whatever the type's library does."""
 
@@ -68,6 +72,9 @@ class _Attributes(Model[V]):
             get = operator.attrgetter(names[0])
             return lambda value: (get(value),)
         return operator.attrgetter(*names)
+
+    def take(self, name: str) -> Callable[[Any], Any]:
+        return operator.attrgetter(name)
 
 
 class MsgspecModel(_Attributes[V]):
@@ -101,6 +108,9 @@ class TypedDictModel(Model[V]):
     def take_apart(self, names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
         return _taker(names)
 
+    def take(self, name: str) -> Callable[[Any], Any]:
+        return lambda value: value.get(name, UNSET)
+
     def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         return _converter(self.type, list(names))
 
@@ -116,6 +126,9 @@ class OpenDict(Model[V]):
 
     def take_apart(self, names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
         return _taker(names)
+
+    def take(self, name: str) -> Callable[[Any], Any]:
+        return lambda value: value.get(name, UNSET)
 
     def put_together(self, names: Sequence[str]) -> Callable[[Sequence[Sequence[Any]]], list[V]]:
         return lambda rows: [dict(zip(names, row, strict=True)) for row in rows]  # type: ignore[misc]  # V is dict

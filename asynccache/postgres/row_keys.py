@@ -43,6 +43,7 @@ class RowKey:
         self.columns = [table.columns[name] for name in columns]
         self.transports: list[Transport] = [transport_for(column.type) for column in self.columns]
         self._checks = [_check_for(table, column) for column in self.columns]
+        self._plain = [_plain_for(column) for column in self.columns]
         self._padded = {index for index, column in enumerate(self.columns) if column.type.base == "bpchar"}
 
     def parts(self, key: Any) -> Parts:
@@ -55,6 +56,16 @@ class RowKey:
         if len(self._checks) == 1:
             return (self._checks[0](key),)
         return tuple([check(part) for check, part in zip(self._checks, key, strict=True)])
+
+    def columns_of(self, keys: Sequence[Any]) -> list[Sequence[Any]] | None:
+        """What is sent for many keys, by column; None if `parts` must look at them one by one."""
+        if len(self._plain) == 1:
+            columns = [keys]
+        elif {*map(type, keys)} == {tuple} and {*map(len, keys)} == {len(self._plain)}:
+            columns = [*zip(*keys, strict=True)]
+        else:
+            return None
+        return columns if all(plain(column) for plain, column in zip(self._plain, columns, strict=True)) else None
 
     def returned(self, parts: Parts) -> Parts:
         """The parts as they were sent, of what the database returned."""
@@ -106,6 +117,23 @@ def _check_for(table: Table, column: Column) -> Callable[[Any], Any]:
         return plain
 
     return check
+
+
+def _plain_for(column: Column) -> Callable[[Sequence[Any]], bool]:
+    """Tells of many values at once that each may be sent as it is, as the column's check would say of each."""
+    family, base = column.type.family, column.type.base
+    most = 1 << _BITS[base] if base in _BITS else 0
+
+    def plain(values: Sequence[Any]) -> bool:
+        kinds = {*map(type, values)}
+        if kinds == {int}:
+            return family is Family.INTEGER and -most <= min(values) and max(values) < most
+        if kinds == {str} and family is Family.TEXT and base != "bpchar":
+            text = "".join(values)
+            return text.isascii() and "\0" not in text
+        return kinds == {uuid.UUID} and family is Family.UUID
+
+    return plain
 
 
 def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:

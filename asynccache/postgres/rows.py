@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from asynccache.errors import ConfigurationError, WriteRejected
 from asynccache.postgres.binding import Binding, BoundField
@@ -26,13 +26,14 @@ class Run:
 
     Attributes:
         fields: the columns.
-        keys: the rows' keys; empty for appended rows, whose keys are among the fields or left to the database.
+        keys: the rows' keys, by column; empty for appended rows, whose keys are among the fields or left to the
+            database.
         arrays: the values, by column.
         size: how many rows.
     """
 
     fields: tuple[BoundField, ...]
-    keys: list[Parts]
+    keys: list[list[Any]]
     arrays: list[list[Any]]
     size: int
 
@@ -51,6 +52,8 @@ class RowMaker(Generic[V]):
     def __init__(self, binding: Binding[V]) -> None:
         self._binding = binding
         self._take: Callable[[Any], tuple[Any, ...]] = binding.model.take_apart([b.field for b in binding.written])
+        self._columns = [(binding.model.take(bound.field), bound.transport) for bound in binding.written]
+        self._key_columns = [(position, binding.model.take(bound.field)) for position, bound in binding.key_fields]
         self._take_key = binding.model.take_apart([bound.field for _, bound in binding.key_fields])
         self._open = isinstance(binding.model, OpenDict)
         self._appended = (*(bound for _, bound in binding.key_fields), *binding.written)
@@ -76,6 +79,39 @@ class RowMaker(Generic[V]):
             self._run(self._binding.written, shape, list(group))
             for shape, group in itertools.groupby(made, key=_shape_of)
         ]
+
+    def run(self, keys: Sequence[list[Any]], values: Sequence[V]) -> Run | None:
+        """Rows under keys, in the order given, made by column: what `runs` makes of them, at a fraction of its cost.
+
+        Args:
+            keys: as they are sent, by column.
+            values: at least one.
+
+        Returns:
+            None if they must be looked at one by one: they do not all write the same columns, or something is wrong
+            with one of them.
+        """
+        # Whether a model takes a value depends on its class alone.
+        if self._open or len({*map(type, values)}) != 1 or not self._binding.model.takes(values[0]):
+            return None
+        for position, take in self._key_columns:
+            held = [*map(take, values)]
+            # Of one class, since True equals 1.
+            if held != keys[position] or len({*map(type, held), *map(type, keys[position])}) != 1:
+                return None
+        arrays = []
+        for index, (take, transport) in enumerate(self._columns):
+            array = [*map(take, values)]
+            kinds = {*map(type, array)}
+            if UnsetType in kinds or (index in self._by_database and type(None) in kinds):
+                return None
+            if kinds != {transport.exact}:
+                try:
+                    array = transport.encode_all(array)
+                except Exception:  # noqa: BLE001 - a serializer of the user's may raise anything; whose it is, `runs` says
+                    return None
+            arrays.append(array)
+        return Run(self._binding.written, [*keys], arrays, len(values))
 
     def appended(self, values: Iterable[V]) -> list[Run]:
         """Rows without a key given, in the order given; see `runs`. A key that is None is left to the database."""
@@ -142,7 +178,7 @@ class RowMaker(Generic[V]):
                 arrays.append(bound.transport.encode_all(taken[index]))
             except Exception:  # noqa: BLE001 - a serializer of the user's may raise anything
                 arrays.append([self._encoded(bound, parts, row[index]) for parts, row in rows])
-        return Run(fields, [parts for parts, _ in rows if parts], arrays, len(rows))
+        return Run(fields, key_arrays([parts for parts, _ in rows if parts]), arrays, len(rows))
 
     def _encoded(self, bound: BoundField, parts: Parts, value: Any) -> Any:
         try:

@@ -265,14 +265,20 @@ class PostgresTable(Generic[V]):
                     if batch.id is None or refusal(error) is None:
                         raise
                 # Refused for a row, even if that was at COMMIT, so nothing has been written.
-                async with self._connections.connection(self._timeout * _SLOWLY) as connection:
-                    return await apply_what_fits(connection, bound, batch)
+                slowly = self._timeout * _SLOWLY
+                async with self._connections.connection(slowly) as connection:
+                    return await apply_what_fits(connection, bound, batch, slowly)
 
-    async def prune(self, older_than: Duration) -> int:
+    async def prune(self, older_than: Duration, buffer: str | None = None) -> int:
         """Forgets some of the batch ids that were applied longer ago than this.
 
         A batch whose id is forgotten before it is acknowledged would be applied twice: keep ids for longer than any
         batch can stay frozen.
+
+        Args:
+            older_than: how old.
+            buffer: only ids of batches from this buffer (`Batch.buffer`), and those that say none, as earlier versions
+                recorded them, if they are a month old, too; None for all that the table holds.
 
         Returns:
             How many were forgotten; bounded per call, 0 when none are left.
@@ -284,7 +290,7 @@ class PostgresTable(Generic[V]):
         bound = await self._ready()
         with writing(f"pruning {bound.batches.sql}{self._at}"):
             async with self._connections.connection(self._timeout) as connection:
-                return await bound.batches.prune(connection, age)
+                return await bound.batches.prune(connection, age, buffer)
 
     @property
     def dead_letters(self) -> TableLetters[V]:
@@ -343,6 +349,7 @@ class PostgresTable(Generic[V]):
             BatchLog(schema or table.schema, name),
             LetterTable(letter_schema or table.schema, letter_name, table.sql),
             adjustable_fields(binding),
+            self._timeout,
         )
         return self._binding
 

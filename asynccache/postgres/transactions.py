@@ -87,7 +87,7 @@ async def transaction(
                 yield connection
         except BaseException:
             try:
-                await finish(_owner, roll_back(connection))
+                await finish(_owner, roll_back(connection, own))
             finally:
                 await joined.end()
             raise

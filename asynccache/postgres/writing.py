@@ -6,7 +6,7 @@ caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from asynccache.postgres.reading import Reader
 from asynccache.postgres.row_keys import Parts
 from asynccache.postgres.rows import RowMaker, Run, key_arrays
 from asynccache.postgres.statements import Statements
-from asynccache.protocols import Adjust, Append, Delete, Put, Write
+from asynccache.protocols import Adjust, Append, Delete, Put, Puts, Write
 
 __all__ = ["Prepared", "Writer"]
 
@@ -29,20 +29,23 @@ class Prepared(Generic[V]):
     """A batch, ready for a connection.
 
     Attributes:
-        all_keys: of every write that has one, in their order.
         deletes: keys of rows to remove, in their order; of rows to put anew, too.
         runs: puts.
         adjusting: rows to adjust, in the order of their keys.
         appended: rows to insert, in the order of the batch.
-        callers: keys as the caller gave them.
+        callers: keys as the caller gave them, of every write that has one, by what is sent for them.
     """
 
-    all_keys: list[Parts]
     deletes: list[Parts]
     runs: list[Run]
     adjusting: list[Adjusting[V]]
     appended: list[Run]
-    callers: dict[Parts, Any]
+    callers: Callable[[], dict[Parts, Any]]
+
+    @property
+    def all_keys(self) -> list[Parts]:
+        """Of every write that has one, in the order in which everybody reaches rows."""
+        return sorted(self.callers())
 
     @property
     def mixed(self) -> bool:
@@ -75,6 +78,8 @@ class Writer(Generic[V]):
             InvalidKey: a key does not fit the table.
             WriteRejected: a value is not of the model, or holds what its column cannot.
         """
+        if isinstance(writes, Puts) and (prepared := self._prepare_columns(writes)) is not None:
+            return prepared
         callers: dict[Parts, Any] = {}
         deletes: list[Parts] = []
         puts: list[tuple[Any, Parts, V]] = []
@@ -102,13 +107,24 @@ class Writer(Generic[V]):
         deletes.sort()
         puts.sort(key=_parts_of)
         return Prepared(
-            sorted(callers),
             deletes,
             self._rows.runs(puts),
             self._adjuster.prepare(adjusts),
             self._rows.appended(appends),
-            callers,
+            lambda: callers,
         )
+
+    def _prepare_columns(self, puts: Puts[V]) -> Prepared[V] | None:
+        """The same for puts by column; None if they must be looked at one by one."""
+        keys, columns = puts.keys, self._key.columns_of(puts.keys)
+        if columns is None or len({*keys}) < len(keys):
+            return None
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        values = puts.values
+        run = self._rows.run([[column[at] for at in order] for column in columns], [values[at] for at in order])
+        if run is None:
+            return None
+        return Prepared([], [run], [], [], lambda: {self._key.parts(key): key for key in keys})
 
     async def write(
         self, connection: Any, prepared: Prepared[V], *, returning: bool = False, turns: bool = False
@@ -139,7 +155,7 @@ class Writer(Generic[V]):
             await connection.execute(self._statements.delete, *key_arrays(prepared.deletes))
         stored: dict[Any, V] = {}
         for run in prepared.runs:
-            stored.update(await self._put(connection, run, prepared.callers, returning=returning))
+            stored.update(await self._put(connection, run, prepared, returning=returning))
         if prepared.adjusting:
             await self._adjuster.apply(connection, prepared.adjusting)
         for run in prepared.appended:
@@ -151,18 +167,19 @@ class Writer(Generic[V]):
         if keys:
             await connection.fetchval(self._statements.lock, *key_arrays(keys))
 
-    async def _put(self, connection: Any, run: Run, callers: dict[Parts, Any], *, returning: bool) -> dict[Any, V]:
-        arrays = [*key_arrays(run.keys), *run.arrays]
+    async def _put(self, connection: Any, run: Run, prepared: Prepared[V], *, returning: bool) -> dict[Any, V]:
+        arrays = [*run.keys, *run.arrays]
         if not returning or not run.fields:
             await connection.execute(self._statements.upsert(run.fields, returning=False), *arrays)
             if not returning:
                 return {}
             # Nothing to update, so rows that were there are not returned.
-            records = await connection.fetch(self._statements.load, *key_arrays(run.keys))
+            records = await connection.fetch(self._statements.load, *run.keys)
         else:
             records = await connection.fetch(self._statements.upsert(run.fields, returning=True), *arrays)
         found = await self._reader.values(records)
         # A trigger may have changed a key: then that is not the row of any key that was put.
+        callers = prepared.callers()
         return {callers[parts]: value for parts, value in found.items() if parts in callers}
 
     async def _append(self, connection: Any, run: Run) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar
 
+from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
 from asynccache.hot_keys.lists import HotList
 from asynccache.hot_keys.settings import HotKey
 from asynccache.keys import CellKey, check_name
 from asynccache.policy import Duration, Policy
-from asynccache.protocols import Admission, KeyValue
+from asynccache.protocols import KeyValue
 from asynccache.strategies.explaining import Explanation, explain
-from asynccache.strategies.loading import Load, admitted, bind_loader, tagged
+from asynccache.strategies.loading import Load, bind_loader, tagged
 from asynccache.strategies.scope import Host, scope_of
 from asynccache.strategies.sources import CheckedSource
 from asynccache.strategies.tagging import TagRule, Tags, check_tags
@@ -22,7 +23,7 @@ from asynccache.strategies.versions import Version, VersionRule
 from asynccache.strategies.writing import Update
 from asynccache.supervision import gather
 
-__all__ = ["EntryOptions", "Strategy", "check_admission", "found_only", "loader_for"]
+__all__ = ["EntryOptions", "Strategy", "found_only", "loader_for"]
 
 V = TypeVar("V")
 
@@ -40,6 +41,8 @@ class EntryOptions(TypedDict, total=False):
             function of it, or a `VersionCounter()`.
         upgrade: how entries of older models are read; else they are misses.
         admit: which values are stored (`Always()`, `AfterRequests(2)`, `Predicate(...)`); over the cache's.
+        max_value_bytes: largest encoded value; over the cache's. A larger one is served and not stored, and counted as
+            `too_large`; a put of one is refused before anything is written.
     """
 
     ttl: Duration | None
@@ -48,6 +51,7 @@ class EntryOptions(TypedDict, total=False):
     version: Version
     upgrade: Upgrades[Any] | None
     admit: Admission | None
+    max_value_bytes: int | None
 
 
 class Strategy(Generic[V]):
@@ -57,7 +61,7 @@ class Strategy(Generic[V]):
         cache: the cache, or a namespace of it.
         name: names the entity in keys; letters, digits, `_`, `-` and `.`.
         type: what values are; None takes any value and remembers its type.
-        ttl, policy, tags, version, upgrade, admit: see `EntryOptions`.
+        ttl, policy, tags, version, upgrade, admit, max_value_bytes: see `EntryOptions`.
         parts: sources and sinks, to be opened with the cache.
 
     Raises:
@@ -77,6 +81,7 @@ class Strategy(Generic[V]):
         version: Version = None,
         upgrade: Upgrades[V] | None = None,
         admit: Admission | None = None,
+        max_value_bytes: int | None = None,
         parts: Sequence[object] = (),
     ) -> None:
         kind = self.__class__.__name__
@@ -85,13 +90,19 @@ class Strategy(Generic[V]):
         self._runtime = self._scope.runtime
         self._name = check_name(name, f"{kind} name")
         self._recipe: Recipe[V] = self._scope.recipe(
-            where, name, Any if type is None else type, policy=policy, ttl=ttl, upgrade=upgrade
+            where,
+            name,
+            Any if type is None else type,
+            policy=policy,
+            ttl=ttl,
+            upgrade=upgrade,
+            admit=admit,
+            max_value_bytes=max_value_bytes,
         )
         self._version = VersionRule(name, version, self._scope.space, where)
         self._tags = TagRule(tags, where=f"{where}: tags")
         fixed = self._tags.fixed
         self._fixed = None if fixed is None or self._version.counted else self._scope.generations(fixed)
-        self._admit = check_admission(where, admit) or self._scope.admit
         self._parts = tuple(parts)
         self._checks = [part.check_key for part in parts if isinstance(part, CheckedSource)]
         self._ready = False
@@ -212,16 +223,13 @@ class Strategy(Generic[V]):
         known = self._generations(key)
         if self._tags.late is None:
             return known
-        late = (self._scope.space.generation(tag) for tag in self._tags.late(key, value))
+        late = (self._scope.space.generation(tag) for tag in self._tags.late(value, key))
         return tuple(dict.fromkeys((*known, *late)))
 
     async def _ask(self, key: KeyValue, load: Load[V] | None, ttl: Duration | None = None) -> Question[V]:
         cell = self._cell(key) if not self._version.awaited else await self._cell_now(key)
-        if load is not None:
-            if self._tags.late is not None:
-                load = tagged(self._tags.late, key, load)
-            if self._admit is not None:
-                load = admitted(self._admit, cell, key, load)
+        if load is not None and self._tags.late is not None:
+            load = tagged(self._tags.late, key, load)
         return Question(cell, self._generations(key), self._recipe.lasting(ttl), load)
 
     async def _cell_now(self, key: KeyValue) -> CellKey:
@@ -281,19 +289,3 @@ def found_only(values: Mapping[Any, V | None]) -> dict[Any, V]:
 
 def _found(value: V | Missing | None) -> V | None:
     return None if isinstance(value, Missing) else value
-
-
-def check_admission(where: str, admit: object) -> Admission | None:
-    """An admission policy as a user gave it.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    if admit is None:
-        return None
-    if isinstance(admit, type) or not isinstance(admit, Admission):
-        raise ConfigurationError(
-            f"{where}: admit must be Always(), AfterRequests(2), Predicate(function) or anything with"
-            f" `admits(cell, key, value)`, not {admit!r}"
-        )
-    return admit

@@ -28,7 +28,8 @@ class CacheAside(Strategy[V]):
         name: names the entity in keys.
         type: what values are (dataclass, Struct, pydantic model, TypedDict, or any msgspec type); they come back as
             that. None takes any value and remembers its type.
-        options: `ttl`, `policy`, `tags`, `version`, `upgrade`, `admit`; see `EntryOptions`.
+        options: `ttl`, `policy`, `tags`, `version`, `upgrade`, `admit`, `max_value_bytes`; see
+            `EntryOptions`.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.

@@ -27,7 +27,7 @@ class NextRead(enum.Enum):
 
 
 class Reason(enum.Enum):
-    """Why; a closed list. The misses are those of `MissReason`."""
+    """Why; a closed list. The misses are those of `MissReason`, and REFUSED."""
 
     FRESH = "the value is within its TTL"
     NOT_FOUND = "it is remembered that it does not exist"
@@ -40,6 +40,7 @@ class Reason(enum.Enum):
     OUTDATED = "a tag or the namespace was invalidated after the value was loaded"
     UNREADABLE = "the stored bytes are not a value of this type"
     UNAVAILABLE = "Redis does not answer, or the circuit to it is open"
+    REFUSED = "nothing can be served, and the admission policy of this process would not have it stored"
 
 
 class TagState(enum.Enum):
@@ -113,6 +114,9 @@ async def explain(store: Store, question: Question[Any]) -> Explanation:
         )
         if step is NextRead.LOAD and any(raw is not None and not is_generation(raw) for raw in generations.values()):
             step, reason = NextRead.BYPASS, Reason.WRITING
+        admit = question.recipe.admit
+        if step is NextRead.LOAD and admit is not None and not admit.requested(key, peek=True):
+            step, reason = NextRead.BYPASS, Reason.REFUSED
     value = cell if isinstance(cell, Value) else None
     return Explanation(
         key,

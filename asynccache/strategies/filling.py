@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from asynccache.admission import Occasion
 from asynccache.clock import Clock
 from asynccache.codecs import Codec, Packed
 from asynccache.entry import NewValue, generation_micros, is_generation
@@ -123,9 +124,10 @@ class Filler:
             began = self._clock.monotonic()
             value = await self._load(filling, context)
             cost_us = int((self._clock.monotonic() - began) * 1e6)
-            if filling.leased is None:
-                return Loaded(value, None)
-            return await self._store_result(filling, context, value, cost_us)
+            packed, fits = self._pack(filling, value)
+            if filling.leased is not None:
+                await self._store_result(filling, context, value, packed, fits, cost_us)
+            return Loaded(value, packed, bool(context.late_tags))
         except BaseException as error:
             if isinstance(error, Exception):
                 self._count.load_failures += 1
@@ -187,28 +189,40 @@ class Filler:
                     return  # a write or an invalidation took it; the fill will be refused, too
             await asyncio.sleep(lease_ms / 3000)
 
-    async def _store_result(
-        self, filling: Filling[V], context: LoadContext, value: V | None, cost_us: int
-    ) -> Loaded[V]:
+    def _pack(self, filling: Filling[V], value: V | None) -> tuple[Packed | None, bool]:
+        """The value's encoding, and whether it could be made. Also of what will not be stored: callers who share the
+        load must not share an object that one of them may change."""
+        if value is None:
+            return None, True
         recipe = filling.recipe
-        packed: Packed | None = None
-        fits = True
-        if value is not None:
-            try:
-                packed = recipe.codec.pack(value)
-            except ValueTooLarge:
-                self._count.too_large += 1
-                fits = False
-            except EncodeError as error:
-                # The caller asked for a value, and there is one: a cache must not be what makes it fail.
-                self._count.unencodable += 1
-                if recipe.name not in self._told:
-                    self._told.add(recipe.name)
-                    logger.warning("%s: served, and not cached: %s", filling.key, error)
-                fits = False
+        try:
+            return recipe.codec.pack(value), True
+        except ValueTooLarge:
+            self._count.too_large += 1
+        except EncodeError as error:
+            # The caller asked for a value, and there is one: a cache must not be what makes it fail.
+            self._count.unencodable += 1
+            if recipe.name not in self._told:
+                self._told.add(recipe.name)
+                logger.warning("%s: served, and not cached: %s", filling.key, error)
+        return None, False
+
+    async def _store_result(
+        self,
+        filling: Filling[V],
+        context: LoadContext,
+        value: V | None,
+        packed: Packed | None,
+        fits: bool,
+        cost_us: int,
+    ) -> None:
+        recipe = filling.recipe
         own = context.own_ttl if value is not None else context.own_negative_ttl
         life = recipe.policy.life_ms(found=value is not None, ttl=own)
         stored = fits and context.stored and life[0] > 0
+        if stored and recipe.admit is not None:
+            occasion = Occasion.REFRESH if filling.refresh else Occasion.LOAD
+            stored = recipe.admit.admits(filling.key, value, occasion)
         try:
             generations = await self._late_generations(filling, context) if stored else None
             if generations is not None:
@@ -225,7 +239,6 @@ class Filler:
                 await self._store.apply(filling.key, Release(filling.token))
         except StoreUnavailable:  # the lease expires by itself, or the journal holds the invalidation
             self._count.store_failures += 1
-        return Loaded(value, packed, bool(context.late_tags))
 
     async def _late_generations(self, filling: Filling[V], context: LoadContext) -> Mapping[str, bytes | None] | None:
         """The entry's generations with those of tags that the loader added; None if one began after the load did."""

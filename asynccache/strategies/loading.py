@@ -8,9 +8,8 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 from asynccache.policy import Duration, seconds
-from asynccache.protocols import Admission
 
-__all__ = ["Load", "LoadContext", "admitted", "bind_loader", "current_load", "tagged"]
+__all__ = ["Load", "LoadContext", "bind_loader", "current_load", "tagged"]
 
 V = TypeVar("V")
 
@@ -115,25 +114,13 @@ def bind_loader(load: Callable[..., Awaitable[V | None]], *args: Any) -> Load[V]
     return bound
 
 
-def admitted(admit: Admission, cell: str, key: Any, load: Load[V]) -> Load[V]:
-    """A loader whose value is stored only if it is admitted."""
-
-    async def loaded(context: LoadContext) -> V | None:
-        value = await load(context)
-        if not admit.admits(cell, key, value):
-            context.skip()
-        return value
-
-    return loaded
-
-
 def tagged(late: Callable[..., Iterable[str]], key: Any, load: Load[V]) -> Load[V]:
-    """A loader whose value says which tags it has: `late(key, value)`."""
+    """A loader whose value says which tags it has: `late(value, key)`."""
 
     async def loaded(context: LoadContext) -> V | None:
         value = await load(context)
         if value is not None:
-            context.tags(late(key, value))
+            context.tags(late(value, key))
         return value
 
     return loaded

@@ -27,7 +27,8 @@ class ReadThrough(Sourced[V]):
             `async def load_many(keys)`. Concurrent misses of a source with `load_many` share one call.
         type: what values are; taken from the source's model or return annotation if it has one.
         max_batch: most keys in one `load_many`.
-        options: `ttl`, `policy`, `tags`, `version`, `upgrade`, `admit`; see `EntryOptions`.
+        options: `ttl`, `policy`, `tags`, `version`, `upgrade`, `admit`, `max_value_bytes`; see
+            `EntryOptions`.
 
     Raises:
         MissingTTL: there is no TTL here nor in the cache.

@@ -246,10 +246,7 @@ class Reader:
         )
 
     async def refresh_stale(self, question: Question[V], hit: Hit[V], *, crowded: bool = False) -> None:
-        """Loads what is still served, unless somebody is at it; a failure is the loader's own to tell.
-
-        With `crowded` many are refreshed at once: the hit was found just now, and their loads are to share a query.
-        """
+        """Loads what is still served, unless somebody is at it; raises nothing. `crowded`: with others, just found."""
         assert question.load is not None  # noqa: S101 - for the type checker
         token = new_token()
         try:
@@ -350,7 +347,10 @@ class Reader:
         leased: int | None = None
         # Seen before the load, as an entry's generations must be.
         generations = miss.generations
-        if not bypass and not any(raw is not None and not is_generation(raw) for raw in generations.values()):
+        admit = question.recipe.admit
+        # Asked before the lease, so that what will not be stored leaves nothing in Redis, and nobody waits for it.
+        refused = admit is not None and not admit.requested(question.key)
+        if not (bypass or refused or any(raw is not None and not is_generation(raw) for raw in generations.values())):
             try:
                 reply, generations = await self._acquire(question, token, miss.dead, generations)
             except StoreUnavailable:
@@ -370,7 +370,7 @@ class Reader:
         filling = Filling(
             question.key, question.recipe, question.load, generations, token, leased, refresh=False, crowded=crowded
         )
-        if leased is not None:
+        if leased is not None or (refused and not bypass):
             return await self._filler.run(filling, flight.begin)
         limit = question.recipe.policy.timeout_seconds
         try:

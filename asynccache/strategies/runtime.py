@@ -90,6 +90,7 @@ class Runtime:
         supervisor: runs services.
         usable: whether the cache is open, and was opened in this process.
         background: whether this process runs services such as flushers; may be changed before the cache is opened.
+        running: what has to end at once when the cache closes, before the sources that it uses.
         hot_keys: counts which keys are asked for; None if nobody wants to know.
     """
 
@@ -119,6 +120,7 @@ class Runtime:
         self._adopted: list[object] = []
         self._opening: dict[int, asyncio.Lock] = {}
         self.reports: list[Callable[[], BufferHealth]] = []
+        self.running: set[Closable] = set()
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
         self._strategies: WeakSet[Named] = WeakSet()
@@ -186,7 +188,7 @@ class Runtime:
                     errors.append(error)
 
         try:
-            await attempt(self._closables)
+            await attempt((*self.running, *self._closables))
             await attempt((self.supervisor, self.reader, self.writer, *reversed(self._resources), self.store))
         finally:
             self._resources.clear()

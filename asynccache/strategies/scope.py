@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from asynccache.admission import Admission
 from asynccache.codecs import Codec, codec_for
 from asynccache.codecs.upgrades import Upgrades, make_upgraders
 from asynccache.errors import ConfigurationError
 from asynccache.keys import KeySpace
 from asynccache.policy import Duration, Policy, effective_policy
-from asynccache.protocols import Admission
+from asynccache.strategies.admitting import Admitting, check_admission
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.verdicts import Recipe
 
@@ -26,7 +27,7 @@ class Scope:
         policy: how entries live and are loaded where nobody says otherwise.
         max_value_bytes: largest encoded value.
         compress_above: compresses encoded values above so many bytes; None does not.
-        admit: which loaded values are stored; None stores all.
+        admit: which loaded and written values are stored; None stores all.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Scope:
             chosen,
             max_value_bytes=self._max_value_bytes,
             compress_above=self._compress_above,
-            admit=admit or self.admit,
+            admit=self.admit if admit is None else admit,
         )
 
     @property
@@ -84,6 +85,8 @@ class Scope:
         policy: Policy | None = None,
         ttl: Duration | None = None,
         upgrade: Upgrades[Any] | None = None,
+        admit: Admission | None = None,
+        max_value_bytes: int | None = None,
     ) -> Recipe[Any]:
         """A kind of entry, under this namespace's defaults.
 
@@ -93,18 +96,27 @@ class Scope:
             type: what values are.
             policy, ttl: over this namespace's.
             upgrade: how entries of older models are read.
+            admit, max_value_bytes: over this namespace's.
 
         Raises:
             MissingTTL: there is no TTL here nor in the namespace.
-            ConfigurationError: the type cannot be cached.
+            ConfigurationError: the type cannot be cached, or another argument cannot work.
         """
         chosen = effective_policy(where, policy, self.policy, ttl=ttl)
-        codec = self.codec(type)
-        return Recipe(name, codec, chosen, self.space, make_upgraders(where, codec, upgrade, self.codec))
+        codec = self.codec(type, max_value_bytes)
+        upgrades = make_upgraders(where, codec, upgrade, self.codec)
+        return Recipe(name, codec, chosen, self.space, upgrades, self.admitting(where, admit))
 
-    def codec(self, type: Any) -> Codec[Any]:
+    def admitting(self, where: str, admit: Admission | None = None) -> Admitting | None:
+        """The admission policy given, or else this namespace's, at work."""
+        policy = check_admission(where, admit)
+        policy = self.admit if policy is None else policy
+        return None if policy is None else Admitting(policy, self.runtime.counters, where)
+
+    def codec(self, type: Any, max_value_bytes: int | None = None) -> Codec[Any]:
         """The codec for values of this type, with the cache's limits."""
-        return codec_for(type, max_value_bytes=self._max_value_bytes, compress_above=self._compress_above)
+        largest = self._max_value_bytes if max_value_bytes is None else max_value_bytes
+        return codec_for(type, max_value_bytes=largest, compress_above=self._compress_above)
 
     def generations(self, tags: Iterable[str] = ()) -> tuple[str, ...]:
         """Keys of the generations that an entry with these tags carries: the namespaces', and each tag's."""

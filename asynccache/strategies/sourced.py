@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, Unpack
 
 from asynccache.errors import ConfigurationError
-from asynccache.protocols import StreamsKeys
 from asynccache.strategies.base import Strategy
 from asynccache.strategies.loading import Load
-from asynccache.strategies.sources import Loading
+from asynccache.strategies.sources import Loading, StreamsKeys
 from asynccache.strategies.verdicts import Question
 from asynccache.strategies.warm_reports import Settings, WarmKeys, WarmOptions
 from asynccache.strategies.warming import Warming

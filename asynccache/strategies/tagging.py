@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 from asynccache.errors import ConfigurationError
-from asynccache.templates import compile_templates
+from asynccache.templates import compile_call, compile_templates
 
-__all__ = ["TagRule", "Tags", "check_tags"]
+__all__ = ["TagRule", "Tags", "check_tags", "wants_result"]
 
 Tags: TypeAlias = Sequence[str] | Callable[[Any], Sequence[str]] | Callable[[Any, Any], Sequence[str]]
 """Tags of a strategy's entries: for all the same, or templates such as `"user:{key}"`; a function of the key value; or
@@ -33,7 +33,7 @@ class TagRule:
     Attributes:
         fixed: the tags, if they are the same for all entries and known without the call.
         early: tags of a call.
-        late: tags of a call and its result, given last; None if there are none.
+        late: tags of a result and its call, `late(result, *args, **kwargs)`; None if there are none.
     """
 
     def __init__(self, tags: Any, signature: inspect.Signature = _KEY, where: str = "tags") -> None:
@@ -41,18 +41,20 @@ class TagRule:
         self.late: Callable[..., tuple[str, ...]] | None = None
         if not callable(tags):
             names = check_tags(tags, where)
-            templates = compile_templates(names, signature)
+            self.early: Callable[..., tuple[str, ...]] = compile_templates(names, signature)
             if not any("{" in name or "}" in name for name in names):
-                self.fixed = templates(*([None] * len(signature.parameters))) if signature is _KEY else names
-            self.early: Callable[..., tuple[str, ...]] = templates
+                self.fixed = names
             return
         if inspect.iscoroutinefunction(tags):
             raise ConfigurationError(f"{where} must be a plain function, not a coroutine function ({tags!r})")
 
-        def of(*args: Any, **kwargs: Any) -> tuple[str, ...]:
-            return check_tags(tags(*args, **kwargs), f"{where}: what {getattr(tags, '__name__', tags)!r} returns")
+        late = wants_result(tags, signature, where)
+        call = compile_call(tags, signature, result=late)
 
-        if _wants_result(tags, signature, where):
+        def of(*args: Any, **kwargs: Any) -> tuple[str, ...]:
+            return check_tags(call(*args, **kwargs), f"{where}: what {getattr(tags, '__name__', tags)!r} returns")
+
+        if late:
             self.fixed = ()
             self.early = lambda *_, **__: ()
             self.late = of
@@ -60,7 +62,7 @@ class TagRule:
             self.early = of
 
 
-def _wants_result(tags: Callable[..., Any], signature: inspect.Signature, where: str) -> bool:
+def wants_result(tags: Callable[..., Any], signature: inspect.Signature, where: str) -> bool:
     """Whether a function has one parameter more than the call."""
     try:
         own = inspect.signature(tags)

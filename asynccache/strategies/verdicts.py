@@ -24,6 +24,7 @@ from asynccache.events import MissReason
 from asynccache.keys import KeySpace
 from asynccache.policy import Duration, Policy
 from asynccache.stampede.early_refresh import LARGEST_DRAW
+from asynccache.strategies.admitting import Admitting
 from asynccache.strategies.loading import Load
 
 __all__ = [
@@ -56,6 +57,7 @@ class Recipe(Generic[V]):
         policy: how entries live and are loaded.
         space: names the generations of tags that a loader adds.
         upgrades: readers of entries that older models have written.
+        admit: which values are stored; None stores all.
         head: what its values begin with in the usual case.
         early: milliseconds before its expiry, for each microsecond of its cost, in which an entry may be refreshed.
     """
@@ -65,6 +67,7 @@ class Recipe(Generic[V]):
     policy: Policy
     space: KeySpace
     upgrades: Mapping[tuple[int, bytes], Upgrader[V]] = field(default_factory=dict)
+    admit: Admitting | None = None
     head: bytes = field(init=False, default=b"")
     early: float = field(init=False, default=0.0)
 

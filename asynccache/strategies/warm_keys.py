@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from asynccache.errors import InvalidKey
 from asynccache.strategies.loading import Load, LoadContext
 from asynccache.strategies.runtime import Runtime
-from asynccache.strategies.verdicts import Miss, Verdict
+from asynccache.strategies.verdicts import Miss, Question, Recipe, Verdict
 from asynccache.strategies.warm_reports import WarmKeys
+from asynccache.supervision import gather, logger
 
-__all__ = ["Note", "taker", "with_generations"]
+__all__ = ["Ask", "Asking", "Note", "taker", "with_generations"]
 
 V = TypeVar("V")
 
@@ -52,6 +55,55 @@ class Note(Generic[V]):
             return value
 
         return watched
+
+
+Ask: TypeAlias = Callable[[Any, Callable[[Load[V]], Load[V]]], Awaitable[Question[V]]]
+"""Makes a question of a key, with its loader put through a function."""
+
+
+class Asking(Generic[V]):
+    """Makes questions of keys, whose values are stored however seldom they were requested.
+
+    Args:
+        name: the strategy.
+        ask: makes one.
+        awaited: whether that waits for something.
+    """
+
+    def __init__(self, name: str, ask: Ask[V], *, awaited: bool) -> None:
+        self._name = name
+        self._ask = ask
+        self._awaited = awaited
+        self._recipes: tuple[Recipe[V], Recipe[V]] | None = None  # the strategy's, and as it is used here
+
+    async def questions(self, keys: list[Any]) -> tuple[list[tuple[Note[V], Question[V]]], int]:
+        """Questions for a batch, each cell once; and how many are no keys."""
+        refused = 0
+
+        async def ask(key: Any) -> tuple[Note[V], Question[V]] | None:
+            nonlocal refused
+            note: Note[V] = Note(key)
+            try:
+                question = self._wanted(await self._ask(key, note.watch))
+            except InvalidKey as error:
+                if not refused:  # one of a batch: there may be millions
+                    logger.warning("warming %s: %.100r is no key: %s", self._name, key, error)
+                refused += 1
+                return None
+            note.cell = question.key
+            return note, question
+
+        asking = [ask(key) for key in keys]
+        asked = await gather(asking) if self._awaited else [await one for one in asking]
+        return list({found[1].key: found for found in asked if found is not None}.values()), refused
+
+    def _wanted(self, question: Question[V]) -> Question[V]:
+        recipe = question.recipe
+        if recipe.admit is None:
+            return question
+        if self._recipes is None or self._recipes[0] is not recipe:
+            self._recipes = (recipe, replace(recipe, admit=recipe.admit.asked_for()))
+        return msgspec.structs.replace(question, recipe=self._recipes[1])
 
 
 def taker(keys: WarmKeys) -> Callable[[int], Awaitable[list[Any]]]:

@@ -19,26 +19,24 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterable, Mapping, Sized
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from asynccache.errors import ConfigurationError, InvalidKey, StoreUnavailable
 from asynccache.events import MissReason
 from asynccache.strategies.checkpoints import Checkpoint
-from asynccache.strategies.loading import Load
 from asynccache.strategies.scope import Scope
-from asynccache.strategies.verdicts import Hit, Question
+from asynccache.strategies.verdicts import Hit
 from asynccache.strategies.warm_bar import listener
-from asynccache.strategies.warm_keys import Note, taker, with_generations
+from asynccache.strategies.warm_keys import Ask, Asking, Note, taker, with_generations
 from asynccache.strategies.warm_reports import Pace, Settings, WarmKeys, WarmProgress, WarmReport
 from asynccache.supervision import TaskOwner, backoff, gather, logger
 
-__all__ = ["Ask", "Warming"]
+__all__ = ["CLOSED", "Warming"]
 
 V = TypeVar("V")
 
-Ask: TypeAlias = Callable[[Any, Callable[[Load[V]], Load[V]]], Awaitable[Question[V]]]
-"""Makes a question of a key, with its loader put through a function."""
-
+CLOSED: Final = "the cache was closed"
+"""Why a warming ended that was under way at that time."""
 _ATTEMPTS: Final = 5
 """How often a batch is tried."""
 _RETRY_BASE: Final = 0.2
@@ -94,11 +92,10 @@ class Warming(Generic[V]):
         self._name = name
         self._keys = keys
         self._owned = owned
-        self._ask = ask
+        self._asking = Asking(name, ask, awaited=awaited)
         self._prepare = prepare
         self._settings = settings
         self._crowd = crowd
-        self._awaited = awaited
         self._total = len(keys) if isinstance(keys, Sized) else None
         resume = settings.resume
         self._checkpoint = Checkpoint(scope, name, resume) if isinstance(resume, str) else None
@@ -155,18 +152,30 @@ class Warming(Generic[V]):
             raise ConfigurationError(f"{self!r} has been run: make another, with resume={self._position}")
         self._used = True
         self._begun = self._runtime.clock.monotonic()
+        self._runtime.check()
+        self._runtime.running.add(self)
         try:
-            await self._prepare()
-            if await self._resume():
-                await self._warm()
+            main = self._owner.start(self._warm(), handled=True)
+            await asyncio.wait((main,))
+            if not main.cancelled():
+                main.result()  # raises what was raised
         finally:
+            self._runtime.running.discard(self)
             await self._owner.aclose()
             self._close()
         report = WarmReport(*self._facts(), stopped=self._stopped)
         logger.info("warmed: %s", report)
         return report
 
+    async def aclose(self) -> None:
+        """Ends it at once: its loads are cancelled, and give back their leases."""
+        self.stop(CLOSED)
+        await self._owner.aclose()
+
     async def _warm(self) -> None:
+        await self._prepare()
+        if not await self._resume():
+            return
         self._feeder = feeder = self._owner.start(self._feed(), handled=True)
         if self._halt.is_set():
             feeder.cancel()
@@ -274,7 +283,7 @@ class Warming(Generic[V]):
         self._runtime.check()
         reader = self._runtime.reader
         since = reader.moment()
-        asked, refused = await self._questions(keys)
+        asked, refused = await self._asking.questions(keys)
         verdicts = await with_generations(
             self._runtime, await reader.looker.look_many([question for _, question in asked])
         )
@@ -313,27 +322,6 @@ class Warming(Generic[V]):
                 self._missing += note.missing
                 self._skipped += not (note.loaded or note.missing)  # somebody else was faster
         return notes
-
-    async def _questions(self, keys: list[Any]) -> tuple[list[tuple[Note[V], Question[V]]], int]:
-        """Questions for a batch, each cell once; and how many are no keys."""
-        refused = 0
-
-        async def ask(key: Any) -> tuple[Note[V], Question[V]] | None:
-            nonlocal refused
-            note: Note[V] = Note(key)
-            try:
-                question = await self._ask(key, note.watch)
-            except InvalidKey as error:
-                if not refused:  # one of a batch: there may be millions
-                    logger.warning("warming %s: %.100r is no key: %s", self._name, key, error)
-                refused += 1
-                return None
-            note.cell = question.key
-            return note, question
-
-        asking = [ask(key) for key in keys]
-        asked = await gather(asking) if self._awaited else [await one for one in asking]
-        return list({found[1].key: found for found in asked if found is not None}.values()), refused
 
     async def _one(self, note: Note[V], work: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -133,8 +133,8 @@ class WriteBehind(Sourced[V]):
         self._sink = sink
         self._drain = seconds(drain, "drain")
         self._max_batch = max_batch
-        key_fields = getattr(sink, "key_fields", ())
-        self._records: Records[V] = Records(self._recipe.codec, Rows(self._recipe.codec.type, defaults, key=key_fields))
+        rows: Rows[V] = Rows(self._recipe.codec.type, defaults, key=getattr(sink, "key_fields", ()))
+        self._records: Records[V] = Records(self._recipe.codec, rows, self._recipe.upgrades)
         self._buffering = Buffering(
             self._scope,
             name,
@@ -362,10 +362,10 @@ class WriteBehind(Sourced[V]):
     def _put_op(
         self, key: KeyValue, value: V, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
     ) -> Op:
-        readable = None
-        if storable(generations) and (self._admit is None or self._admit.admits(self.key(key), key, value)):
-            policy = self._recipe.policy if ttl is None else self._recipe.policy.with_ttl(ttl)
-            readable = new_value(self._recipe, packed, new_token(), generations, policy.life_ms())
+        readable, recipe = None, self._recipe
+        if storable(generations) and (recipe.admit is None or recipe.admit.admits_put(self.key(key), value)):
+            life = recipe.policy.with_ttl(ttl).life_ms()
+            readable = new_value(recipe, packed, new_token(), generations, life)
         return self._records.put_op(key, packed, readable)
 
     async def _apply(self, ops: Sequence[Op]) -> Receipt:

@@ -111,7 +111,7 @@ class WriteThrough(ReadThrough[V]):
                 cell, value = cells[write.key], applied.stored.get(write.key, write.value)
                 # The database may have made of it what has other tags, of which nothing was read before the write.
                 known = self._tags.late is None or own.keys() >= set(self._generations_of(write.key, value))
-                if known and (self._admit is None or self._admit.admits(cell, write.key, value)):
+                if known and (recipe.admit is None or recipe.admit.admits_put(cell, value)):
                     packed = recipe.codec.pack(value)
                     update.values[cell] = new_value(recipe, packed, update.token, own, policy.life_ms())
         return applied.stored

@@ -212,6 +212,11 @@ class Buffer:
         return self._lanes.waiting
 
     @property
+    def name(self) -> str:
+        """Its name among all buffers whose writes come into one database: the namespace's, and the strategy's."""
+        return "/".join((*self._space.path, self._name))
+
+    @property
     def partitions(self) -> int:
         """How many partitions there are."""
         return len(self._partitions)

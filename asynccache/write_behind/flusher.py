@@ -31,12 +31,12 @@ from uuid import UUID
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import StoreUnavailable, Unavailable
-from asynccache.protocols import Applied, Batch, DeadLetters, Sink, Write
+from asynccache.protocols import Applied, Batch, DeadLetters, Halves, Sink, Write
 from asynccache.supervision import TaskOwner, backoff, finish, gather, logger
-from asynccache.write_behind.buffer import Frozen, PartitionStatus
+from asynccache.write_behind.buffer import Frozen
 from asynccache.write_behind.ownership import Claims, Ownership
 from asynccache.write_behind.progress import FlusherStats, Progress
-from asynccache.write_behind.pruning import Prune, Pruner
+from asynccache.write_behind.pruning import Prune, Pruner, Statuses
 
 __all__ = ["FlushBuffer", "Flusher", "FlusherStats", "OnRejected"]
 
@@ -50,13 +50,8 @@ _LOOK: Final = 0.25
 _STORE_BACKOFF: Final = (0.1, 2.0)
 
 
-class FlushBuffer(Protocol):
+class FlushBuffer(Statuses, Protocol):
     """Where writes wait, as a flusher sees it."""
-
-    @property
-    def partitions(self) -> int:
-        """How many partitions there are."""
-        ...
 
     async def freeze(self, number: int, max_batch: int, max_bytes: int = 0, /) -> Frozen | None:
         """The frozen batch, else a new one of so many writes and bytes at most; None if nothing pends."""
@@ -66,16 +61,20 @@ class FlushBuffer(Protocol):
         """Drops a batch that the database has; False if another flusher did."""
         ...
 
-    async def status(self, number: int, /) -> PartitionStatus:
-        """How much of one partition waits."""
-        ...
-
 
 class RecordReader(Protocol[V_co]):
     """Reads buffered writes."""
 
     def write(self, record: bytes, /) -> Write[V_co]:
         """What a record asks for; `DecodeError` if this version of the model cannot read it."""
+        ...
+
+    def writes(self, records: Sequence[bytes], /) -> Sequence[Write[V_co]]:
+        """What each record asks for; `DecodeError` if this version of the model cannot read one."""
+        ...
+
+    def halves(self, record: bytes, /) -> Halves[V_co] | None:
+        """A record with adjustments as what it was without them, and they; None if it is not both."""
         ...
 
 
@@ -94,7 +93,7 @@ class Flusher(Generic[V]):
         claims: where worker processes share the partitions; None if this is the only one, which has all.
         lease: seconds after which others take over from a process that was killed.
         on_rejected: told the keys whose writes the database refused.
-        prune: deletes ids of batches older than so many seconds, some at a time.
+        prune: deletes ids of this buffer's batches that are older than so many seconds, some at a time.
         keep_ids: seconds for which the ids of batches are kept.
         dead_letters: where the sink puts what the database refuses.
         clock: reads time.
@@ -258,8 +257,9 @@ class Flusher(Generic[V]):
 
     def _read(self, frozen: Frozen) -> Batch[V]:
         records = tuple(frozen.records.values())
-        writes = [self.records.write(record) for record in records]
-        return Batch(writes, frozen.id, self.origin, records)
+        return Batch(
+            self.records.writes(records), frozen.id, self.origin, records, self.buffer.name, self.records.halves
+        )
 
     async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
         self._progress.applied(len(batch.writes), applied)

@@ -100,6 +100,11 @@ class MemoryBuffer:
         return 0
 
     @property
+    def name(self) -> str:
+        """Its name among all buffers whose writes come into one database: the namespace's, and the strategy's."""
+        return "/".join((*self._space.path, self._name))
+
+    @property
     def partitions(self) -> int:
         """How many partitions there are."""
         return len(self._partitions)

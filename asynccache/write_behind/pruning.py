@@ -4,6 +4,12 @@ An id may go once its batch cannot come back: while the batch is frozen in Redis
 applied again. So ids are kept for days, and nothing is pruned unless every batch that is frozen now was frozen after
 the look before this one. (A worker that starts after a week's pause may find a batch that was applied, and not
 acknowledged, a week ago: it must flush it before it prunes.)
+
+That says nothing of batches that somebody holds in his hands and that are frozen no more: a worker that is stopped
+between freezing and applying, while another one flushes its batch, applies it again when it goes on after its id has
+been pruned. That is what `keep` is for: no worker may be stopped for longer.
+
+Each buffer forgets its own ids: what is safe for one that keeps them for an hour is not for one that keeps them a week.
 """
 
 from __future__ import annotations
@@ -18,10 +24,10 @@ from asynccache.errors import ConfigurationError, Unavailable
 from asynccache.supervision import gather, logger
 from asynccache.write_behind.buffer import PartitionStatus
 
-__all__ = ["Prune", "Pruner"]
+__all__ = ["Prune", "Pruner", "Statuses"]
 
-Prune: TypeAlias = Callable[[float], Awaitable[int]]
-"""Deletes some of the ids that are older than so many seconds, and returns how many."""
+Prune: TypeAlias = Callable[[float, str], Awaitable[int]]
+"""Deletes some of the ids that are older than so many seconds and belong to a buffer; returns how many."""
 
 _ROUNDS: Final = 1000
 """Most calls at a time: they are small, so that nobody waits for them."""
@@ -31,11 +37,16 @@ class Statuses(Protocol):
     """A buffer that tells which batches are frozen."""
 
     @property
+    def name(self) -> str:
+        """Its name, under which the ids of its batches are recorded."""
+        ...
+
+    @property
     def partitions(self) -> int:
         """How many partitions there are."""
         ...
 
-    async def status(self, number: int) -> PartitionStatus:
+    async def status(self, number: int, /) -> PartitionStatus:
         """How much of one partition waits."""
         ...
 
@@ -88,7 +99,7 @@ class Pruner:
             return 0
         pruned = 0
         for _ in range(_ROUNDS):
-            some = await self._prune(self._keep)
+            some = await self._prune(self._keep, self._buffer.name)
             pruned += some
             if not some:
                 break

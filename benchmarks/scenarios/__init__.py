@@ -12,7 +12,9 @@ from benchmarks.scenarios import (
     memory,
     redis_hit,
     redis_hit_alone,
+    selective,
     stampede,
+    tag_invalidation,
     write_behind,
 )
 
@@ -28,4 +30,6 @@ SCENARIOS: list[ModuleType] = [
     foreign_writes,
     hit_ratio,
     memory,
+    selective,
+    tag_invalidation,
 ]

@@ -42,6 +42,21 @@ async def configure(server: Server, **settings: object) -> None:
             await client.config_set(name.replace("_", "-"), str(value))
 
 
+async def follow(replica: Server, main: Server) -> None:
+    """Makes one server a replica of another, and waits until it has all."""
+    async with redis_client(main.url) as leading, redis_client(replica.url) as following:
+        await leading.config_set("repl-diskless-sync-delay", 0)
+        address = leading.connection_pool.connection_kwargs
+        await following.slaveof(address.get("host", "127.0.0.1"), address["port"])
+
+        async def connected() -> bool:
+            return (await leading.info("replication")).get("connected_slaves") == 1 and (
+                (await following.info("replication")).get("master_link_status") == "up"
+            )
+
+        await until(connected, "the replica")
+
+
 async def has_waitaof(server: Server) -> bool:
     async with redis_client(server.url) as client:
         version = (await client.info("server"))["redis_version"]
@@ -73,23 +88,56 @@ async def test_a_write_that_too_few_replicas_have_says_so_and_is_counted_once(
         async with writing(dedicated_redis, table, durability="replicated"):
             pass
     replica = await start_redis()
-    async with redis_client(dedicated_redis.url) as main, redis_client(replica.url) as other:
-        address = main.connection_pool.connection_kwargs
-        await other.slaveof(address.get("host", "127.0.0.1"), address["port"])
+    await follow(replica, dedicated_redis)
+    async with (
+        redis_client(replica.url) as other,
+        writing(dedicated_redis, table, durability="replicated") as items,
+    ):
+        receipt = await items.increment(1, n=1)
+        assert receipt.confirmed == 1
+        await other.slaveof()
+        with pytest.raises(DurabilityNotReached, match="0 of 1"):
+            await items.increment(1, n=1)
+        assert await items.get(1) == {"id": 1, "n": 2}  # it is buffered, and once, although it was sent again
 
-        async def connected() -> bool:
-            return (await main.info("replication")).get("connected_slaves") == 1 and (
-                (await other.info("replication")).get("master_link_status") == "up"
-            )
 
-        await until(connected, "the replica")
-        async with writing(dedicated_redis, table, durability="replicated") as items:
-            receipt = await items.increment(1, n=1)
-            assert receipt.confirmed == 1
-            await other.slaveof()
+async def test_a_repeated_call_does_not_take_a_replica_for_confirming_what_it_has_not_also_without_memory(
+    dedicated_redis: Server, start_redis: StartServer, table: PostgresTable[dict[str, Any]]
+) -> None:
+    replica = await start_redis()
+    await follow(replica, dedicated_redis)
+    async with writing(dedicated_redis, table, durability="replicated") as items:
+        await items.increment(1, n=1)
+        store: Any = items._runtime.store
+        run_many: Any = store.run_many
+        calls = 0
+
+        async def lose_the_first(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            answers = await run_many(*args)
+            if calls > 1:
+                return answers
+            # It is merged, and nobody hears of it: not its writer, whose connection is gone, nor the replica.
+            await configure(dedicated_redis, maxmemory=1)
+            await store.inner.client.connection_pool.disconnect()
+            error = StoreUnavailable("the connection was lost")
+            error.__cause__ = ConnectionResetError()
+            raise error
+
+        await replica.pause()
+        try:
+            store.run_many = lose_the_first
+            # On a connection that has written nothing, WAIT would count every replica there is; and here the mark that
+            # is set for it is refused.
             with pytest.raises(DurabilityNotReached, match="0 of 1"):
                 await items.increment(1, n=1)
-            assert await items.get(1) == {"id": 1, "n": 2}  # it is buffered, and once, although it was sent again
+        finally:
+            await replica.resume()
+        assert calls > 1
+        await configure(dedicated_redis, maxmemory=0)
+        assert (await items.increment(1, n=1)).confirmed == 1
+        assert await items.get(1) == {"id": 1, "n": 3}
 
 
 async def test_a_redis_that_may_evict_buffered_writes_is_refused_also_if_it_is_changed_while_running(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asynccache import Cache, CacheAside, NextRead, Policy, Reason
+from asynccache import AfterRequests, Cache, CacheAside, NextRead, Policy, Reason
 from asynccache.stores.guarded import CircuitState
 from tests.support.caches import MakeCache
 from tests.support.gates import Gate, Table, until
@@ -96,6 +96,9 @@ class World:
         assert guard is not None
         guard._state = CircuitState.OPEN
 
+    async def refused(self) -> None:
+        self.rows = CacheAside(self.cache, "row", type=str, tags=["t"], policy=POLICY, admit=AfterRequests(2))
+
     async def reason(self, *reasons: Reason) -> bool:
         return (await self.rows.explain("k")).reason in reasons
 
@@ -114,6 +117,7 @@ CASES: dict[str, tuple[Callable[[World], Awaitable[None]], set[Reason], NextRead
     "outdated": (World.outdated, {Reason.OUTDATED}, NextRead.LOAD, True),
     "unreadable": (World.unreadable, {Reason.UNREADABLE}, NextRead.LOAD, True),
     "unavailable": (World.unavailable, {Reason.UNAVAILABLE}, NextRead.BYPASS, True),
+    "refused": (World.refused, {Reason.REFUSED}, NextRead.BYPASS, True),
 }
 
 

@@ -85,17 +85,19 @@ async def test_a_functions_tags_may_come_from_its_result(cache: Cache) -> None:
     teams = {1: [7, 8], 2: [9]}
     loads: list[int] = []
 
-    def members(user_id: int, result: list[int]) -> Sequence[str]:
+    def members(user_id: int, page: int, order: str, result: list[int]) -> Sequence[str]:
+        assert (user_id in teams, page, order) == (True, 1, "name")
         return [f"team:{team}" for team in result]
 
     @cache.cached(tags=members)
-    async def teams_of(user_id: int) -> list[int]:
+    async def teams_of(user_id: int, page: int = 1, *, order: str = "name") -> list[int]:
         loads.append(user_id)
         return teams[user_id]
 
     await _known(cache, "team:7", "team:8", "team:9")
     for _ in range(2):
         assert [await teams_of(1), await teams_of(2)] == [[7, 8], [9]]
+    assert await teams_of(user_id=1, page=1) == [7, 8]
     assert loads == [1, 2]
     await cache.invalidate_tags("team:8")
     assert [await teams_of(1), await teams_of(2)] == [[7, 8], [9]]
@@ -105,8 +107,8 @@ async def test_a_functions_tags_may_come_from_its_result(cache: Cache) -> None:
 async def test_a_functions_tags_may_be_computed_from_its_arguments(cache: Cache) -> None:
     table = Table(a=1)
 
-    @cache.cached(tags=lambda name: [f"first:{name[0]}"])
-    async def get(name: str) -> int:
+    @cache.cached(tags=lambda name, suffix: [f"first:{name[0]}{suffix}"])
+    async def get(name: str, suffix: str = "") -> int:
         return int(await table.load("a"))
 
     assert await get("abc") == 1

@@ -132,11 +132,12 @@ async def test_decorated_functions_have_versions_too(cache: Cache) -> None:
     later = User(1, dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
     assert [await by_row(User(1)), await by_row(User(1)), await by_row(later)] == [1, 1, 2]
 
-    async def now(name: str) -> int:
+    async def now(name: str, page: int) -> int:
+        assert page == 1
         return tick
 
     @cache.cached(version=now)
-    async def awaited(name: str) -> int:
+    async def awaited(name: str, page: int = 1) -> int:
         calls.append(name)
         return len(calls)
 
@@ -195,6 +196,8 @@ def test_a_version_that_cannot_work_is_refused_at_once() -> None:
         ("{nobody}", "names no parameter"),
         ("v{name}", "no other text"),
         (1.5, "float"),
+        (too_many, "one too many"),
+        (too_few, "must take"),
     ]
     for bad, match in bads:
         with pytest.raises(ConfigurationError, match=match):
@@ -203,6 +206,14 @@ def test_a_version_that_cannot_work_is_refused_at_once() -> None:
 
 async def load2(name: str) -> str:
     return name
+
+
+async def too_many(name: str, result: str) -> int:
+    return 1
+
+
+async def too_few() -> int:
+    return 1
 
 
 async def test_a_strategy_without_a_counter_has_nothing_to_bump(cache: Cache) -> None:

@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from asynccache import (
+    AfterRequests,
     Cache,
     CacheAside,
     CacheNotOpen,
@@ -21,6 +22,7 @@ from asynccache import (
     DatabaseUnavailable,
     HotKeys,
     Policy,
+    Predicate,
     ReadThrough,
     Reason,
     SchemaMismatch,
@@ -157,6 +159,15 @@ class TestLoading:
         users = ReadThrough(cache, "user", source=source)
         assert counts(await users.warm(range(8))) == (5, 0, 3, 0)
         assert counts(await users.warm(range(8))) == (0, 8, 0, 0)
+
+    async def test_how_often_a_key_was_requested_does_not_matter_what_its_value_is_does(
+        self, make_cache: MakeCache, source: Users
+    ) -> None:
+        cache = await make_cache(admit=AfterRequests(2) & Predicate(lambda user: user.id != 3))
+        users = ReadThrough(cache, "user", source=source)
+        assert counts(await users.warm(range(5))) == (5, 0, 0, 0)
+        assert counts(await users.warm(range(5))) == (1, 4, 0, 0)
+        assert counts(await users.warm(range(5), refresh=True)) == (5, 0, 0, 0)
 
     async def test_keys_that_come_twice_are_loaded_once(self, users: ReadThrough[User], source: Users) -> None:
         report = await users.warm([1, 2, 1, 1], concurrency=1)
@@ -533,8 +544,8 @@ class TestFailures:
         running = asyncio.create_task(users.warm(range(100), batch=10).run())
         await source.held.reached(1)
         await cache.shutdown()
-        with pytest.raises(CacheNotOpen):
-            await running
+        report = await running
+        assert (report.stopped, report.position) == ("the cache was closed", 0)
 
 
 class TestQueries:

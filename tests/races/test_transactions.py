@@ -176,6 +176,12 @@ async def test_a_database_and_a_bare_connection_will_do(shop: Shop, database_url
         async with transaction(own), shop.one.updating("user"):
             await own.execute(UPDATE)
         assert not own.is_in_transaction()
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with transaction(own):
+                await own.execute("INSERT INTO users VALUES (1, 'twice')")
+        async with own.transaction():  # the connection is as it was
+            await own.execute("UPDATE users SET name = 'x' WHERE id = 2")
+        assert not own.is_in_transaction()
     assert await shop.reads() == {"new"}
 
 

@@ -32,12 +32,12 @@ class Rows:
     """
 
     def __init__(self, table: Table) -> None:
-        self._table = table
+        self.table = table
         self.before: Gate | None = None
         self.written: Gate | None = None
 
     async def load_many(self, keys: Sequence[Any], /) -> Mapping[Any, Any]:
-        found = {key: await self._table.load(key) for key in keys}
+        found = {key: await self.table.load(key) for key in keys}
         return {key: value for key, value in found.items() if value is not None}
 
     async def apply(self, batch: Batch[Any], /) -> Applied[Any]:
@@ -45,7 +45,7 @@ class Rows:
             await self.before.stop()
         for write in batch.writes:
             assert isinstance(write, Put | Delete)
-            self._table.rows[write.key] = write.value if isinstance(write, Put) else None
+            self.table.rows[write.key] = write.value if isinstance(write, Put) else None
         if self.written is not None:
             await self.written.stop()
         return Applied()

@@ -8,6 +8,8 @@ import asyncpg
 from fastapi import FastAPI
 
 from asynccache import (
+    AfterRequests,
+    Always,
     Cache,
     CacheAside,
     Explanation,
@@ -15,6 +17,7 @@ from asynccache import (
     HotKeys,
     Namespace,
     Policy,
+    Predicate,
     ReadThrough,
     Stats,
     Upgrade,
@@ -24,6 +27,7 @@ from asynccache import (
     WriteBehind,
     WriteThrough,
 )
+from asynccache.admission import AdmissionPolicy
 from asynccache.keys import CellKey
 from asynccache.postgres import PostgresTable, transaction
 
@@ -147,7 +151,7 @@ def teams(user_id: int, user: User) -> list[str]:
     return [f"team:{user.name}"]
 
 
-@cache.cached(tags=teams, version="{user_id}", admit=None)
+@cache.cached(tags=teams, version="{user_id}", admit=AfterRequests(2), max_value_bytes=64_000)
 async def tagged(user_id: int) -> User:
     raise NotImplementedError
 
@@ -169,3 +173,16 @@ async def invalidation(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     ReadThrough(cache, "user", source=load_user, unknown=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     async with transaction(pool) as connection, cache.updating("a"):
         await connection.execute("SELECT 1")
+
+
+def is_member(user: User) -> bool:
+    return bool(user.name)
+
+
+async def selective() -> None:
+    assert_type(AfterRequests(2, within="10m", capacity=1000) & Predicate(is_member), AdmissionPolicy)
+    ReadThrough(cache, "user", source=load_user, admit=Always() | AfterRequests(3), max_value_bytes=64_000)
+    cache.namespace("tenant-7", admit=Predicate(is_member))
+    AfterRequests("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Predicate(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    CacheAside(cache, "user", admit=AfterRequests)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]

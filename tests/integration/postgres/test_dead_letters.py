@@ -257,10 +257,57 @@ async def test_exact_reads_of_keys_of_several_columns(pool: Pool) -> None:
     assert rows == {(1, "x"): {"a": 1, "b": "x", "v": [1]}, (2, "y"): {"a": 2, "b": "y", "v": None}}
 
 
+async def test_a_buffer_that_keeps_its_ids_for_an_hour_leaves_those_of_one_that_keeps_them_for_a_week(
+    scores: PostgresTable[Score], pool: Pool
+) -> None:
+    mine, theirs = uuid4(), uuid4()
+    for batch_id, buffer in ((mine, "shop/score"), (theirs, "bank/score")):
+        await scores.apply(Batch([Put("a", Score("a"))], batch_id, buffer=buffer))
+    await pool.execute("UPDATE asynccache_batch SET applied_at = now() - interval '1 day'")
+    assert await scores.prune("1h", "shop/score") == 1
+    assert await scores.load_exact([], [mine, theirs]) == ({}, frozenset({theirs}))
+    assert await scores.prune("7d", "bank/score") == 0
+    assert await scores.prune("1h", "bank/score") == 1
+
+
+async def test_a_table_of_batch_ids_of_an_earlier_version_is_completed_and_both_versions_go_on_with_it(
+    scores: PostgresTable[Score], pool: Pool
+) -> None:
+    await pool.execute(
+        "CREATE TABLE asynccache_batch (id uuid PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now(),"
+        " UNIQUE (applied_at, id))"
+    )
+    old_insert = "INSERT INTO asynccache_batch (id) VALUES ($1) ON CONFLICT (id) DO NOTHING RETURNING true"
+    before, after, new = uuid4(), uuid4(), uuid4()
+    assert await pool.fetchval(old_insert, before)
+    assert (await scores.apply(Batch([Put("a", Score("a", 1))], before, buffer="shop/score"))).again
+    assert not (await scores.apply(Batch([Put("a", Score("a", 2))], new, buffer="shop/score"))).again
+    assert await pool.fetchval(old_insert, after)
+    assert (await scores.apply(Batch([Put("a", Score("a", 3))], after, buffer="shop/score"))).again
+    # Nobody knows for how long somebody needs ids that name no buffer: they are kept for long.
+    await pool.execute("UPDATE asynccache_batch SET applied_at = now() - interval '8 days'")
+    assert await scores.prune("7d", "shop/score") == 1
+    await pool.execute("UPDATE asynccache_batch SET applied_at = now() - interval '31 days'")
+    assert await scores.prune("7d", "shop/score") == 2
+
+
+async def test_a_table_of_batch_ids_that_somebody_reads_for_long_is_not_waited_for_by_all(
+    scores: PostgresTable[Score], pool: Pool
+) -> None:
+    await pool.execute("CREATE TABLE asynccache_batch (id uuid PRIMARY KEY, applied_at timestamptz DEFAULT now())")
+    batch = Batch([Put("a", Score("a"))], uuid4(), buffer="shop/score")
+    async with pool.acquire() as reading, reading.transaction():
+        await reading.execute("SELECT FROM asynccache_batch")
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            await scores.apply(batch)
+        await pool.execute("INSERT INTO asynccache_batch (id) VALUES ($1)", uuid4())
+    assert not (await scores.apply(batch)).again
+
+
 async def test_old_batch_ids_are_pruned_some_at_a_time(scores: PostgresTable[Score], pool: Pool) -> None:
     await scores.install()
     await pool.execute(
-        "INSERT INTO asynccache_batch SELECT gen_random_uuid(), now() - n * interval '1 minute'"
+        "INSERT INTO asynccache_batch (id, applied_at) SELECT gen_random_uuid(), now() - n * interval '1 minute'"
         " FROM generate_series(1, 25000) n"
     )
     recent = uuid4()

@@ -43,6 +43,10 @@ def _batch(*, with_id: bool) -> Batch[Score]:
     return Batch([Put(1, Score(2)), Put(2, Score(2))], identity)
 
 
+def _bounds_transactions(connection: Any) -> bool:
+    return bool(connection.get_server_version() >= (17,))
+
+
 async def _waiting_for_a_lock(connection: Any) -> int:
     while True:
         pid = await connection.fetchval(
@@ -198,14 +202,19 @@ def test_dsns_of_several_hosts_are_fine(dsn: str) -> None:
 
 
 @pytest.mark.one_loop
+@pytest.mark.parametrize("preparing", [False, True], ids=["between statements", "after preparing one"])
 async def test_a_writer_that_stands_still_in_its_transaction_holds_others_up_for_seconds_only(
-    pool: Pool, scores: PostgresTable[Score]
+    pool: Pool, scores: PostgresTable[Score], preparing: bool
 ) -> None:
     async with pool.acquire() as stopped:
+        if preparing and not _bounds_transactions(stopped):
+            return
 
         async def stand_still() -> None:
-            async with transaction(stopped):
+            async with transaction(stopped, 2.0):
                 await stopped.execute("UPDATE scores SET points = 9")
+                if preparing:  # for the server this is no pause between statements
+                    await stopped._get_statement("SELECT 'something new'", None)  # type: ignore[attr-defined]
                 # As if this process stood still: it says nothing more until the other one is through.
                 await scores.apply(Batch([Put(1, Score(2))]))
 
@@ -213,3 +222,17 @@ async def test_a_writer_that_stands_still_in_its_transaction_holds_others_up_for
         with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError)):
             await stand_still()
     assert await pool.fetchval("SELECT points FROM scores WHERE id = 1") == 2
+
+
+@pytest.mark.parametrize(("set_before", "expected"), [("0", "4s"), ("1s", "1s"), ("2min", "4s")])
+async def test_a_transaction_is_bounded_in_time_and_leaves_a_narrower_bound_of_the_role(
+    pool: Pool, set_before: str, expected: str
+) -> None:
+    async with pool.acquire() as connection:
+        if not _bounds_transactions(connection):
+            async with transaction(connection, 3.0):
+                return
+        await connection.execute(f"SET transaction_timeout = '{set_before}'")
+        async with transaction(connection, 3.0):
+            assert await connection.fetchval("SHOW transaction_timeout") == expected
+        assert await connection.fetchval("SHOW transaction_timeout") == set_before

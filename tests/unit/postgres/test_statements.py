@@ -61,14 +61,14 @@ def test_rows_are_sent_in_the_order_of_their_keys_whatever_the_order_they_came_i
     assert prepared.deletes == [(2,), (9,)]
     assert prepared.all_keys == [(1,), (2,), (3,), (9,), (2**40,)]
     (run,) = prepared.runs
-    assert run.keys == [(1,), (3,), (2**40,)]
+    assert run.keys == [[1, 3, 2**40]]
     assert run.arrays == [["a", "c", "d"], [1, 3, 4]]
 
 
 def test_a_column_that_is_left_to_the_database_is_left_out_of_its_rows_statement_only() -> None:
     _, statements, writer = bound()
     prepared = writer.prepare([Put(n, User(n, "x", None if n in {2, 3} else n)) for n in range(5)])
-    assert [[key for (key,) in run.keys] for run in prepared.runs] == [[0, 1], [2, 3], [4]]
+    assert [run.keys[0] for run in prepared.runs] == [[0, 1], [2, 3], [4]]
     texts = [statements.upsert(run.fields, returning=False) for run in prepared.runs]
     assert ["rank" in text for text in texts] == [True, False, True]
     assert texts[0] is statements.upsert(prepared.runs[2].fields, returning=False)
