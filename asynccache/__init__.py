@@ -28,6 +28,7 @@ from asynccache.events import MissReason, Stats
 from asynccache.hot_keys.settings import HotKey, HotKeys
 from asynccache.lifecycle import CacheHealth
 from asynccache.namespaces import Namespace
+from asynccache.observability.recording import Recorder, RecorderStats
 from asynccache.policy import Policy
 from asynccache.protocols import (
     Adjust,
@@ -102,6 +103,8 @@ __all__ = [
     "ReadThrough",
     "Reason",
     "Receipt",
+    "Recorder",
+    "RecorderStats",
     "RecursiveLoad",
     "Rejected",
     "Retried",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -17,6 +19,7 @@ from asynccache.hot_keys.settings import HotKeys
 from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
+from asynccache.observability.recording import Recorder, recorder_of
 from asynccache.policy import Duration, Policy, seconds
 from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
@@ -24,6 +27,7 @@ from asynccache.stores.redis import RedisClient
 from asynccache.strategies.admitting import check_admission
 from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.reading import Reader
+from asynccache.strategies.recorded import RecordedReader, RecordedWriter
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sourced import Sourced
@@ -61,6 +65,7 @@ class Cache(Namespace):
             stores all. What `set` is given is stored whatever this says.
         hot_keys: finds the keys that strategies are asked for most, in bounded memory; None does not count.
         background: runs services such as the flushers of write-behind in this process.
+        record: writes down each operation for `asynccache advise`: the path of a file, or a `Recorder`.
         clock: reads time.
 
     Raises:
@@ -87,6 +92,7 @@ class Cache(Namespace):
         admit: Admission | None = None,
         hot_keys: HotKeys | None = None,
         background: bool = True,
+        record: str | PathLike[str] | Recorder | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if on_outage not in {"refuse", "proceed"}:
@@ -107,6 +113,7 @@ class Cache(Namespace):
             policy = (policy or Policy()).with_ttl(ttl)
         counters = Counters()
         room = WaitingRoom()
+        recorder = recorder_of(record, clock)
         store, entries, tracker = make_store(
             redis,
             space,
@@ -119,7 +126,7 @@ class Cache(Namespace):
         )
         runtime = Runtime(
             store=store,
-            reader=Reader(
+            reader=(Reader if recorder is None else partial(RecordedReader, recorder))(
                 store,
                 counters,
                 max_concurrent_loads=max_concurrent_loads,
@@ -128,7 +135,7 @@ class Cache(Namespace):
                 room=room,
                 local=entries,
             ),
-            writer=Writer(
+            writer=(Writer if recorder is None else partial(RecordedWriter, recorder))(
                 store,
                 counters,
                 on_outage=on_outage,
@@ -139,6 +146,7 @@ class Cache(Namespace):
             supervisor=Supervisor(),
             background=background,
             hot_keys=None if hot_keys is None else HotKeyLists(store, hot_keys, clock),
+            recorder=recorder,
         )
         if tracker is not None:
             runtime.serve(tracker, always=True)

@@ -168,13 +168,14 @@ class Decorators:
 
 def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
     entries, check, read, question = entry.entries, entry.check, entry.read, entry.question
+    direct = entry.reader.direct
     if entry.awaits:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
             return await entry.call(*args, **kwargs)
 
-    elif entries is None and entry.fixed is not None:
+    elif direct and entries is None and entry.fixed is not None:
         # What the call below would do on a hit in Redis, without its frames and without a question.
         build, names, recipe, reader, runtime = entry.build, entry.fixed, entry.recipe, entry.reader, entry.runtime
         cells, moment, quick, go_on = reader.cells, reader.moment, reader.looker.quick, reader.go_on
@@ -195,7 +196,7 @@ def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any,
                     return cast("R", value)
             return cast("R", await go_on(question(args, kwargs), found, since))
 
-    elif entries is None or entry.fixed is None:
+    elif not direct or entries is None or entry.fixed is None:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:

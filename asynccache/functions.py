@@ -12,6 +12,7 @@ from asynccache.errors import ConfigurationError
 from asynccache.events import Counters
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
+from asynccache.protocols import KeyPart
 from asynccache.stores.local import LocalEntries
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext
@@ -21,13 +22,14 @@ from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
 from asynccache.strategies.tagging import TagRule, wants_result
 from asynccache.strategies.verdicts import Missing, Question, Recipe
-from asynccache.strategies.versions import Version, VersionCounter
+from asynccache.strategies.versions import VersionCounter
 from asynccache.templates import compile_call, compile_template, default_template, with_version
 
 __all__ = ["Claims", "FunctionEntry", "FunctionOptions"]
 
 R = TypeVar("R")
 
+FunctionVersion: TypeAlias = "KeyPart | VersionCounter | Callable[..., Awaitable[KeyPart]]"
 FunctionTags: TypeAlias = Sequence[str] | Callable[..., Sequence[str]]
 
 
@@ -39,7 +41,7 @@ class FunctionOptions(TypedDict, total=False):
     tags: FunctionTags
     policy: Policy | None
     type: Any
-    version: Version
+    version: FunctionVersion
     upgrade: Upgrades[Any] | None
     admit: Admission | None
     max_value_bytes: int | None
@@ -73,7 +75,7 @@ class FunctionEntry(Generic[R]):
         tags: FunctionTags = (),
         policy: Policy | None = None,
         type: Any = None,
-        version: Version = None,
+        version: FunctionVersion = None,
         upgrade: Upgrades[Any] | None = None,
         admit: Admission | None = None,
         max_value_bytes: int | None = None,
@@ -92,9 +94,7 @@ class FunctionEntry(Generic[R]):
         self._awaited: Callable[..., Awaitable[Any]] | None = None
         if inspect.iscoroutinefunction(version):
             if wants_result(version, signature, f"{where}: version"):
-                raise ConfigurationError(
-                    f"{where}: version is asked for before there is a result; it takes one too many"
-                )
+                raise ConfigurationError(f"{where}: version is asked before there is a result; it takes one too many")
             self._awaited = compile_call(version, signature, result=False)
         elif callable(version):
             raise ConfigurationError(

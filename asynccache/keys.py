@@ -28,7 +28,7 @@ from uuid import UUID
 
 from asynccache.errors import ConfigurationError, InvalidKey
 
-__all__ = ["CellKey", "KeySpace", "check_name", "encode_key", "encode_part", "escape"]
+__all__ = ["CellKey", "KeySpace", "check_name", "encode_key", "encode_part", "escape", "in_sample"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.@+=-]*").fullmatch
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}").fullmatch
@@ -259,3 +259,11 @@ class KeySpace:
 
     def __repr__(self) -> str:
         return f"KeySpace({self._prefix!r})"
+
+
+def in_sample(key: str, share: float) -> bool:
+    """Whether a key is among this share of all keys, chosen by its hash: in every process and at any time the same.
+
+    "Spatial sampling" of Waldspurger et al., "Efficient MRC Construction with SHARDS", FAST 2015.
+    """
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big") < share * 2**56

@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.support.hygiene",
     "tests.support.fixtures",
     "tests.support.caches",
+    "tests.support.cluster",
 ]

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 import asynccache
+from asynccache.cli.advise import advise_command
 from asynccache.cli.demo.report import print_report
 from asynccache.cli.demo.run import DemoOptions, run_demo
 from asynccache.cli.top import top
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(worker)
 app.command()(pending)
+app.command("advise")(advise_command)
 app.add_typer(dead, name="dead")
 app.command()(warm)
 app.command()(top)

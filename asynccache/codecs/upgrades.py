@@ -25,6 +25,9 @@ class Upgrade(Generic[O, V]):
 
     `CacheAside(cache, "user", type=User, upgrade=[Upgrade(UserV1, lambda old: User(old.id, old.name, email=None))])`.
 
+    Writes that pend in a write-behind strategy, and its dead letters, are read with it, too. There what raises stops
+    the partition until it is mended, since nothing is dropped; and columns that are adjusted must keep their names.
+
     Attributes:
         old: the model as it was, kept under a name of its own.
         convert: makes a value of the model in use of one of the old; what raises is a miss.

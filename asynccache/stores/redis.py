@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 from urllib.parse import parse_qs, urlsplit
@@ -76,7 +77,7 @@ class RedisStore:
         client: a URL, for which a client with short timeouts and no blind retries is made; or a client of the
             application's, which is never closed here.
         timeout: the longest any call may take, in seconds, its wait for a connection included.
-        max_connections: of the client made for a URL. Batching needs few.
+        max_connections: of the client made for a URL; to each node of a cluster. Batching needs few.
         max_batch: most keys in one `MGET`, most scripts in one pipeline.
         clock: reads time.
     """
@@ -93,6 +94,8 @@ class RedisStore:
         self._client, self._owned = _client(client, timeout, max_connections)
         self._timeout = timeout
         self._clock = clock
+        # A cluster's client does not wait for a free connection: it fails, and closes those of all others.
+        self._turns = asyncio.Semaphore(max_connections) if isinstance(self._client, RedisCluster) else nullcontext()
         self._under_way = 0
         self._closed = False
         self._ended = asyncio.Event()  # nothing is under way, after it was closed
@@ -218,14 +221,12 @@ class RedisStore:
 
     async def _send(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> list[Any]:
         if isinstance(self._client, RedisCluster):
-            # A cluster pipeline does not take EVALSHA; its connections work side by side instead.
-            client = self._client
-            return await self._bounded(
-                lambda: asyncio.gather(
-                    *(client.evalsha(c.script.sha, len(c.keys), *c.keys, *c.args) for c in calls),
-                    return_exceptions=True,
-                )
-            )
+            # One connection a node, for a crowd, too. It may send commands again, which every script here bears; so
+            # its `evalsha`, which is refused for the sake of others, is passed by.
+            cluster = self._client.pipeline()
+            for call in calls:
+                cluster.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+            return list(await self._bounded(lambda: cluster.execute(raise_on_error=False)))
         return await self._send_grouped(self._client, calls, then=then)
 
     async def _send_grouped(
@@ -275,7 +276,7 @@ class RedisStore:
             raise StoreUnavailable("Redis: this store is closed")
         self._under_way += 1
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout), self._turns:
                 return await command()
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error

@@ -39,7 +39,7 @@ class EntryOptions(TypedDict, total=False):
             or a function of key value and value.
         version: a part of the key that a change raises: the same for all, a function of the key value, a coroutine
             function of it, or a `VersionCounter()`.
-        upgrade: how entries of older models are read; else they are misses.
+        upgrade: how entries of older models are read, which are misses else; and write-behind's pending writes of them.
         admit: which values are stored (`Always()`, `AfterRequests(2)`, `Predicate(...)`); over the cache's.
         max_value_bytes: largest encoded value; over the cache's. A larger one is served and not stored, and counted as
             `too_large`; a put of one is refused before anything is written.

@@ -16,6 +16,7 @@ from asynccache.supervision import logger
 from asynccache.write_behind.buffer import Buffer, Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
 from asynccache.write_behind.ownership import Claims, RedisClaims
+from asynccache.write_behind.records import Op
 from asynccache.write_behind.safety import Durability, Safety, Unsafe, check_settings
 
 __all__ = ["Buffering", "Letters", "OpenedSink", "Receipt", "RecentGenerations"]
@@ -24,6 +25,7 @@ _LOOK_SECONDS: Final = 30.0
 _RECENT_SECONDS: Final = 0.1
 """How long generations that were read serve for the puts that follow: to read them anew would double the cost."""
 _MAX_SEEN: Final = 1000
+_RECORDED: Final = {"P": "put", "D": "delete", "I": "increment"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +181,18 @@ class Buffering:
         if self._safety is not None and (problem := self._safety.problem) is not None:
             raise DurabilityNotReached(problem)
 
-    def receipt(self, written: Sequence[Written], through: int) -> Receipt:
-        """What holds for writes that were taken.
+    def receipt(self, ops: Sequence[Op], written: Sequence[Written], through: int) -> Receipt:
+        """What holds for writes that were taken; records them if the cache records.
 
         Raises:
             DurabilityNotReached: fewer disks or replicas confirmed them than asked.
         """
+        recorder = self._runtime.recorder
+        if recorder is not None and not through:  # else the writes of the database recorded themselves
+            at = recorder.now()
+            for op in ops:
+                if op.key is not None:
+                    recorder.record(_RECORDED[op.kind], self.buffer.cell(op.key), at)
         wanted = 0 if self._safety is None else self._safety.wanted
         if len(written) == 1 and wanted == 0:  # the usual one
             return Receipt(self.durability, 0, written[0].pending, through)

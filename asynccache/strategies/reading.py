@@ -70,6 +70,8 @@ class Reader:
         local: the local tier, if there is one.
     """
 
+    direct: bool = True  # whether decorated functions may answer hits without it
+
     def __init__(
         self,
         store: Store,
@@ -251,12 +253,8 @@ class Reader:
         token = new_token()
         try:
             # The generations must be those from before the load, and may be newer than the hit's.
-            if crowded:
-                generations: dict[str, bytes | None] = {
-                    k: raw for k, raw in hit.entry.tags if k in question.generations
-                }
-            else:
-                _, generations = await self._looker.read(question)
+            known = {key: raw for key, raw in hit.entry.tags if key in question.generations} if crowded else None
+            generations = known or (await self._looker.read(question))[1]
             if not storable(generations):
                 return  # the hit is outdated by now, and the next reader will see it
             reply = await self._store.apply(question.key, Refresh(token, question.recipe.policy.lease_ms, hit.entry.id))

@@ -14,6 +14,7 @@ from asynccache.clock import Clock
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
 from asynccache.events import Counters
 from asynccache.hot_keys.lists import HotKeyLists
+from asynccache.observability.recording import Recorder
 from asynccache.protocols import Resource
 from asynccache.steps import Ensure
 from asynccache.stores.base import Store
@@ -92,6 +93,7 @@ class Runtime:
         background: whether this process runs services such as flushers; may be changed before the cache is opened.
         running: what has to end at once when the cache closes, before the sources that it uses.
         hot_keys: counts which keys are asked for; None if nobody wants to know.
+        recorder: records what the cache is asked for; None if nothing does.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Runtime:
         supervisor: Supervisor,
         background: bool,
         hot_keys: HotKeyLists | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.store = store
         self.reader = reader
@@ -113,6 +116,7 @@ class Runtime:
         self.clock = clock
         self.supervisor = supervisor
         self.background = background
+        self.recorder = recorder
         self.state = RuntimeState.NEW
         self.usable = False
         _at_fork(self)
@@ -128,6 +132,9 @@ class Runtime:
         if hot_keys is not None:
             self.serve(hot_keys, always=True)
             self.on_close(hot_keys)
+        if recorder is not None:
+            self.adopt(recorder)
+            self.serve(recorder, always=True)
 
     async def generations_now(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """What the generations are; missing ones are made. All None without the store."""

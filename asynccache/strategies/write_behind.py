@@ -69,7 +69,7 @@ class WriteBehind(Sourced[V]):
             "fsync", too few replicas): "refuse" them, "warn", or "allow".
         confirm_timeout: the longest wait for disks and replicas, in seconds; then `DurabilityNotReached` is raised.
         lease: seconds after which other workers take over from one that was killed.
-        keep_batch_ids: how long the database remembers batches; longer than any worker may be stopped.
+        keep_batch_ids: how long the database remembers its batches; longer than any worker may be stopped.
         drain: longest time that closing the cache waits for the last flush, in seconds; what is left stays in Redis.
         options: see `EntryOptions`; as `version` only a `VersionCounter()`. What `admit` refuses is written anyway.
 
@@ -376,7 +376,7 @@ class WriteBehind(Sourced[V]):
         if self._since_flush >= self._max_batch:
             self._since_flush = 0
             self._flusher.wake()
-        return self._buffering.receipt(written, through)
+        return self._buffering.receipt(ops, written, through)
 
     async def _write_through(self, op: Op) -> None:
         cells = [] if op.key is None else [self._cell(op.key)]

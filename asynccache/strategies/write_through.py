@@ -102,6 +102,7 @@ class WriteThrough(ReadThrough[V]):
         policy = recipe.policy.with_ttl(ttl)
         async with self._update([write.key for write in writes], tags) as update:
             cells = dict(zip(dict.fromkeys(write.key for write in writes), update.cells, strict=True))
+            update.deleted = frozenset(cells[write.key] for write in writes if isinstance(write, Delete))
             generations = await self._generations_now(writes)
             applied = await self._bounded(Batch(writes))
             for write in writes:

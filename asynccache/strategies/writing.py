@@ -137,6 +137,7 @@ class Update:
 
     Attributes:
         values: what the cells are to become, if nobody else writes them meanwhile; a cell that is left out is emptied.
+        deleted: cells of what no longer exists.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Update:
         self.generations = generations
         self.token = b""
         self.values: dict[str, NewValue] = {}
+        self.deleted: frozenset[str] = frozenset()
         self._deferred = deferred
         self._failed = False
 

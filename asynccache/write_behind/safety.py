@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import redis.exceptions
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from asynccache.clock import Clock
 from asynccache.errors import ConfigurationError, StoreUnavailable
@@ -116,16 +116,13 @@ class Safety:
             ConfigurationError: it may lose writes, and that is refused.
             StoreUnavailable: no answer.
         """
-        if not isinstance(self._client, Redis):
-            self._tell({f"{self._where}: the nodes of a cluster are not checked for eviction and append-only files"})
-            return
         try:
-            info: Mapping[str, Any] = await self._client.info()
+            found = await self._infos()
         except (redis.exceptions.RedisError, OSError) as error:
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
-        problems = self._problems(info)
+        problems = {problem for info in found for problem in self._problems(info)}
         remarks = set()
-        if self._durability == "redis" and not info.get("aof_enabled"):
+        if self._durability == "redis" and not all(info.get("aof_enabled") for info in found):
             remarks.add(
                 f"{self._where}: Redis has no append-only file: a crash of Redis loses acknowledged writes that are not"
                 " flushed yet; set appendonly yes"
@@ -139,6 +136,13 @@ class Safety:
         self.problem = min(problems) if problems and self._unsafe == "refuse" else None
         if self.problem is not None:
             raise ConfigurationError(self.problem)
+
+    async def _infos(self) -> Sequence[Mapping[str, Any]]:
+        """What the server says of itself; of a cluster, each node that takes writes."""
+        if isinstance(self._client, Redis):
+            return [await self._client.info()]
+        nodes: Mapping[str, Mapping[str, Any]] = await self._client.info(target_nodes=RedisCluster.PRIMARIES)
+        return list(nodes.values())
 
     def _problems(self, info: Mapping[str, Any]) -> set[str]:
         found = set()

@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from benchmarks.scenarios import (
+    advice,
     coherence,
     cold_keys,
     durability,
@@ -32,4 +33,5 @@ SCENARIOS: list[ModuleType] = [
     memory,
     selective,
     tag_invalidation,
+    advice,
 ]

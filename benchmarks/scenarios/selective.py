@@ -15,7 +15,7 @@ from benchmarks.model import Context, Finding, Row, Series, Target, sample_row
 NAME = "selective"
 USES_LOOP = False
 _CALLERS = 64
-_SHARE = 30
+_SHARE = 40
 """Requests for each popular key."""
 
 

@@ -62,6 +62,42 @@ FLUSH_COUNTER_EXAMPLES = [
     FlushCounterExample("a reader that fills without its lease", Rules(fills_without_lease=True), READS, "stale read"),
     FlushCounterExample("written through over a frozen write", Rules(through_frozen=True), FULL, "lost or doubled"),
     FlushCounterExample(
+        "written through and returned before a batch with the key is flushed",
+        Rules(through_without_flush=True),
+        Bounds(((put(10),), (put(20),)), full=1, gives_up=False),
+        "wrong read",
+    ),
+    FlushCounterExample(
+        "dead letters in a transaction of their own",
+        Rules(letters_apart=True),
+        Bounds(((put(50),),), refuses=9, crashes=1, reader=False),
+        "lost or doubled",
+    ),
+    FlushCounterExample(
+        "no id for a batch of which something was refused",
+        Rules(refused_without_id=True),
+        Bounds(((put(50),),), refuses=9, crashes=1, reader=False),
+        "lost or doubled",
+    ),
+    FlushCounterExample(
+        "calls that are forgotten while a copy is on its way",
+        Rules(seen_expires="any time"),
+        Bounds(ONE_ADD, sends=2, expires=True, reader=False),
+        "lost or doubled",
+    ),
+    FlushCounterExample(
+        "the id of a frozen batch is pruned",
+        Rules(prunes="any"),
+        Bounds(ONE_ADD, crashes=1, prunes=True, reader=False),
+        "lost or doubled",
+    ),
+    FlushCounterExample(
+        "a worker is stopped in the middle of a batch for longer than ids are kept",
+        Rules(prunes="not frozen"),
+        Bounds(ONE_ADD, flushers=2, prunes=True, reader=False),
+        "lost or doubled",
+    ),
+    FlushCounterExample(
         "written through without a word to readers",
         Rules(through_silently=True),
         Bounds(((add(1),), (add(2),)), full=1, gives_up=False),

@@ -9,7 +9,9 @@ was seen so far
 
 and if none is left, a write was lost or applied twice. A statement that writes through runs beside what waits, so that it
 counts as if it had been before that: then (not strict) the row must be that of one of the histories, without leaving
-only those.
+only those. When an operation returns, and no other is on its way that may yet write through, it leaves only those, too.
+
+What the database refuses has been, until it is refused, and then is in the dead letters and in no row.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TypeAlias
 from tests.model.flush_records import Operation, Row, apply, perform
 from tests.model.flush_states import State, Value
 
-__all__ = ["Histories", "told"]
+__all__ = ["Histories", "told", "waiting"]
 
 History: TypeAlias = "tuple[Row, tuple[int, ...]]"
 
@@ -41,7 +43,14 @@ class Histories:
     def returned(self, s: State, writer: int, operation: int) -> State:
         """`s`, in which a caller has been told that its operation is done."""
         done = frozenset(history for history in self._settled(s) if history[1][writer] >> operation & 1)
+        if not self._strict and not s.statements and all(writer.phase == "ready" for writer in s.writers):
+            row = waiting(s)
+            done = frozenset(history for history in done if history[0] == row)
         return s._replace(histories=done)
+
+    def refused(self, s: State) -> State:
+        """`s`, in which part of a batch has just become a dead letter."""
+        return s._replace(histories=frozenset((waiting(s), done) for _, done in s.histories))
 
     def settled(self, s: State) -> State:
         """`s` with the histories that fit it, and what its reader may have seen of them."""
@@ -54,11 +63,8 @@ class Histories:
         return s._replace(histories=histories, reader=reader)
 
     def _settled(self, s: State) -> frozenset[History]:
-        waits = s.row
-        if s.batch is not None and s.batch.id not in s.applied:
-            waits = apply(waits, s.batch.record)
         called = tuple((2 << writer.at if writer.phase != "ready" else 1 << writer.at) - 1 for writer in s.writers)
-        return self._settle(s.histories, called, apply(waits, s.pending))
+        return self._settle(s.histories, called, waiting(s))
 
     def _fitting(self, histories: frozenset[History], called: tuple[int, ...], row: Row) -> frozenset[History]:
         found, todo = set(histories), list(histories)
@@ -76,6 +82,14 @@ class Histories:
         if self._strict:
             return frozenset(history for history in found if history[0] == row)
         return frozenset(found) if any(history[0] == row for history in found) else frozenset()
+
+
+def waiting(s: State) -> Row:
+    """Database + unapplied batch + pending."""
+    row = s.row
+    if s.batch is not None and s.batch.id not in s.applied:
+        row = apply(row, s.batch.record)
+    return apply(row, s.pending)
 
 
 @cache

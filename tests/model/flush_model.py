@@ -13,14 +13,20 @@ and per writing process its last call (`seen`); in Postgres the row and the ids 
     readers   one at a time: take the cell's lease if it is empty, look into Redis, then into the database if what waits
               does not say everything, and into Redis again; fill the cell if the lease is still theirs
 
-and at any moment the cell may expire. What is checked in every state:
+and at any moment the cell may expire. Where the bounds say so, the database refuses rows, which become dead letters in
+the transaction of their batch; what Redis knows of a writer's calls expires, an hour after the last, when none of them
+is on its way any more; and ids of batches are pruned, days after they were applied, when nobody has such a batch in his
+hands. That these times are long enough is assumed; the counter-examples show what comes of it where they are not.
+
+What is checked in every state:
 
     lost or doubled   database + unapplied batch + pending is the result of the operations, in an order in which they may
-                      have taken effect (`flush_histories`)
+                      have taken effect (`flush_histories`); each refusal is one dead letter
     wrong read        a reader's answer was true at some moment since it began
     stale read        the same for what stands in the cell, now
 
-Not explored: rows that the database rejects, which are then in the dead letters; and what Redis itself loses.
+Not explored: what Redis itself loses; and readers of refused writes, who see them until their batch is acknowledged, as
+is documented: in a read that Redis answers alone, nobody knows yet what the database has said.
 """
 
 from __future__ import annotations

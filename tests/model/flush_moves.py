@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from tests.model.flush_histories import Histories, told
-from tests.model.flush_records import DEFAULT, KEPT, Record, apply, merge, needs_database, perform
+from tests.model.flush_records import DEFAULT, KEPT, Record, apply, merge, needs_database, perform, write
 from tests.model.flush_states import Batch, Bounds, Flusher, Reader, Rules, State, Value, Writer
 
 __all__ = ["FlushMoves"]
@@ -33,7 +33,9 @@ class FlushMoves:
         writers = (Writer(),) * len(bounds.operations)
         histories = frozenset({(row, (0,) * len(writers))})
         budgets = bounds.crashes, bounds.full, bounds.others
-        return State(row, frozenset(), None, None, EMPTY, writers, (), None, (), (), (), *budgets, histories)
+        return State(
+            row, frozenset(), frozenset(), None, None, EMPTY, writers, (), None, (), (), (), *budgets, histories
+        )
 
     # -- what must hold
 
@@ -61,6 +63,8 @@ class FlushMoves:
             s = s._replace(applied=s.applied & used)
         if s.reader is not None and s.reader.fills and s.cell != LEASE and not self._rules.fills_without_lease:
             s = s._replace(reader=s.reader._replace(fills=False))
+        if self._rules.seen_expires == "any time":
+            return s
         if self._rules.seen == "all" and any(w.copies and min(w.copies) <= w.seen for w in s.writers):
             s = s._replace(writers=tuple(map(_without_late_copies, s.writers)))
         return s
@@ -73,6 +77,7 @@ class FlushMoves:
             if at == 0 or flusher != s.flushers[at - 1]:
                 yield from self._flush(s, at, flusher)
         yield from self._late(s)
+        yield from self._forget(s)
         if self._bounds.reader:
             yield from self._read(s)
             if s.cell != EMPTY and (s.cell != WRITING or not any(w.phase == "through" for w in s.writers)):
@@ -100,11 +105,17 @@ class FlushMoves:
             if self._bounds.gives_up:
                 statements = tuple(sorted((*s.statements, (at, writer.at))))
                 yield becomes(s._replace(statements=statements), **gives_up)
-        elif writer.phase == "through: done":
-            ended = becomes(s._replace(cell=EMPTY), **gives_up)
-            if s.reader is not None and not self._rules.through_silently:
-                ended = ended._replace(reader=s.reader._replace(acked=True))
-            yield self._histories.returned(ended, at, writer.at)
+        elif writer.phase.startswith("through: "):
+            held = s.batch is not None and s.batch.record is not None and not self._rules.through_without_flush
+            if not held or writer.phase == "through: done":
+                told_ = s
+                if s.reader is not None and not self._rules.through_silently and writer.phase == "through: done":
+                    told_ = s._replace(reader=s.reader._replace(acked=True))
+                if held:
+                    yield becomes(told_, phase="through: held")
+                else:
+                    ended = becomes(told_._replace(cell=EMPTY), **gives_up)
+                    yield self._histories.returned(ended, at, writer.at)
             if self._bounds.gives_up:
                 yield becomes(s, **gives_up)
         for call in sorted(set(writer.copies)):
@@ -166,10 +177,15 @@ class FlushMoves:
     def _flush(self, s: State, at: int, flusher: Flusher) -> Iterator[State]:
         rest = s._replace(flushers=s.flushers[:at] + s.flushers[at + 1 :])
         batch = flusher.batch
-        if flusher.phase == "frozen" and self._rules.id_apart and batch.id not in s.applied:
+        unknown = batch.id not in s.applied
+        if flusher.phase == "frozen" and self._rules.letters_apart and unknown and self._refuses(s, batch):
+            yield _with(_lettered(rest, batch), Flusher("lettered", batch))
+        elif flusher.phase == "lettered":
+            yield _with(self._transaction(rest, batch, letter=False), Flusher("committed", batch))
+        elif flusher.phase == "frozen" and self._rules.id_apart and unknown:
             yield _with(rest._replace(row=apply(s.row, batch.record)), Flusher("applied", batch))
         elif flusher.phase == "frozen":
-            yield _with(_transaction(rest, batch), Flusher("committed", batch))
+            yield _with(self._transaction(rest, batch), Flusher("committed", batch))
         elif flusher.phase == "applied":
             yield _with(rest._replace(applied=s.applied | {batch.id}), Flusher("committed", batch))
         elif s.batch is not None and (s.batch.id == batch.id or self._rules.ack_without_id):
@@ -183,14 +199,42 @@ class FlushMoves:
             if flusher.phase == "frozen":
                 yield crashed._replace(transactions=tuple(sorted((*s.transactions, batch), key=repr)))
 
+    def _transaction(self, s: State, batch: Batch, *, letter: bool = True) -> State:
+        """The id, the rows and the dead letter in one transaction; nothing if the id is known."""
+        if batch.id in s.applied:
+            return s
+        row, refused = write(s.row, batch.record, self._bounds.refuses)
+        nameless = refused and self._rules.refused_without_id
+        s = s._replace(row=row, applied=s.applied if nameless else s.applied | {batch.id})
+        if not refused:
+            return s
+        return self._histories.refused(_lettered(s, batch) if letter else s)
+
+    def _refuses(self, s: State, batch: Batch) -> bool:
+        return write(s.row, batch.record, self._bounds.refuses)[1]
+
     def _late(self, s: State) -> Iterator[State]:
         for at, batch in enumerate(s.transactions):
-            yield _transaction(s._replace(transactions=s.transactions[:at] + s.transactions[at + 1 :]), batch)
+            yield self._transaction(s._replace(transactions=s.transactions[:at] + s.transactions[at + 1 :]), batch)
         for at, (writer, call) in enumerate(s.statements):
             row = perform(s.row, self._bounds.operations[writer][call])
             yield s._replace(row=row, statements=s.statements[:at] + s.statements[at + 1 :])
         if s.freezes and s.batch is None and s.pending is not None:
             yield s._replace(pending=None, batch=Batch(s.freezes[0], s.pending), freezes=())
+
+    def _forget(self, s: State) -> Iterator[State]:
+        """What is known of calls expires, and ids of batches are pruned."""
+        for at, writer in enumerate(s.writers if self._bounds.expires else ()):
+            needed = writer.copies or writer.phase == "calling"
+            if writer.seen >= 0 and (not needed or self._rules.seen_expires == "any time"):
+                unseen = writer._replace(seen=-1, refused=False)
+                yield s._replace(writers=(*s.writers[:at], unseen, *s.writers[at + 1 :]))
+        if self._bounds.prunes and s.applied:
+            rule = self._rules.prunes
+            frozen = set() if s.batch is None or rule == "any" else {s.batch.id}
+            held = _in_hands(s) if rule == "unneeded" else set()
+            for number in s.applied - frozen - held:
+                yield s._replace(applied=s.applied - {number})
 
     # -- readers
 
@@ -250,20 +294,25 @@ class FlushMoves:
         return s._replace(reader=None, cell=("value", number) if fills else s.cell)
 
 
-def _transaction(s: State, batch: Batch) -> State:
-    """The id and the rows in one transaction; nothing if the id is known."""
-    if batch.id in s.applied:
-        return s
-    return s._replace(row=apply(s.row, batch.record), applied=s.applied | {batch.id})
+def _lettered(s: State, batch: Batch) -> State:
+    """The dead letter of a batch is written."""
+    if batch.id in s.letters:
+        return s._replace(histories=frozenset())  # for the second time
+    return s._replace(letters=s.letters | {batch.id})
 
 
 def _with(s: State, flusher: Flusher) -> State:
     return s._replace(flushers=tuple(sorted((*s.flushers, flusher), key=repr)))
 
 
+def _in_hands(s: State) -> set[int]:
+    """The ids of batches that somebody may yet apply, beside the one that is frozen."""
+    return {flusher.batch.id for flusher in s.flushers} | {batch.id for batch in s.transactions} | {*s.freezes}
+
+
 def _in_use(s: State) -> set[int]:
     """The ids that somebody knows."""
-    used = {flusher.batch.id for flusher in s.flushers} | {batch.id for batch in s.transactions} | {*s.freezes}
+    used = _in_hands(s) | s.letters
     if s.batch is not None:
         used.add(s.batch.id)
     if s.reader is not None:

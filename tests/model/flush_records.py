@@ -26,6 +26,7 @@ __all__ = [
     "needs_database",
     "perform",
     "put",
+    "write",
 ]
 
 Row: TypeAlias = "tuple[int, int] | None"
@@ -109,6 +110,18 @@ def apply(row: Row, record: Record | None) -> Row:
     if record.base in {"P", "R"}:
         row = record.value, row[1] if row else DEFAULT
     return row if record.by is None else perform(row, Operation("adjust", by=record.by))
+
+
+@cache
+def write(row: Row, record: Record | None, most: int | None) -> tuple[Row, bool]:
+    """The row after a record, and whether some of it was refused: adjustments alone if the rest can be written."""
+    for part in (record, record and record._replace(by=None)):
+        after = apply(row, part)
+        if most is None or after is None or after[0] <= most:
+            return after, part != record
+        if record is None or record.base == "N":
+            break
+    return row, True
 
 
 def needs_database(pending: Record | None, batch: Record | None) -> bool:

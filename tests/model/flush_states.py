@@ -26,7 +26,8 @@ class Writer(NamedTuple):
     at: int = 0
     """Which operation of its list is next or under way; the number of its call, too."""
     phase: str = "ready"
-    """ready, calling (a call to Redis is unanswered), through (its statement is on the way), through: done."""
+    """ready, calling (a call to Redis is unanswered), through (its statement is on the way), through: done, through:
+    held (a batch that holds the key must be flushed before)."""
     sends: int = 0
     copies: tuple[int, ...] = ()
     """Numbers of its calls that the network still holds."""
@@ -36,7 +37,8 @@ class Writer(NamedTuple):
 
 
 class Flusher(NamedTuple):
-    """A flusher that has a batch in its hands: "frozen", "applied" (rows without the id), or "committed"."""
+    """A flusher that has a batch in its hands: "frozen", "lettered" (only its dead letter is written), "applied" (rows
+    without the id), or "committed"."""
 
     phase: str
     batch: Batch
@@ -65,6 +67,8 @@ class State(NamedTuple):
     # Postgres
     row: Row
     applied: frozenset[int]
+    letters: frozenset[int]
+    """Ids of the batches of which something was refused."""
     # Redis
     pending: Record | None
     batch: Batch | None
@@ -111,11 +115,19 @@ class Bounds:
     """How often the buffer may be full, so that a writer writes through."""
     others: int = 0
     """Batches that hold nothing of the key."""
+    refuses: int | None = None
+    """The database refuses a row whose number is larger: it becomes a dead letter."""
+    expires: bool = False
+    """What Redis knows of a writer's calls may expire."""
+    prunes: bool = False
+    """Ids of batches are pruned."""
 
     def __str__(self) -> str:
         parts = " | ".join(", ".join(map(str, operations)) for operations in self.operations)
         parts += f"; {self.flushers} flushers at a time, {self.crashes} crashes, {self.sends} sends"
         parts += f", {self.full} times full" * bool(self.full) + f", {self.others} other batches" * bool(self.others)
+        parts += f", above {self.refuses} refused" * (self.refuses is not None)
+        parts += ", calls expire" * self.expires + ", ids are pruned" * self.prunes
         return parts + ("" if self.exists else ", no row") + ("" if self.reader else ", no reader")
 
 
@@ -143,6 +155,17 @@ class Rules:
     """Writes through although the frozen batch holds the key."""
     through_silently: bool = False
     """Writes through without a word to readers who are between Redis and the database."""
+    through_without_flush: bool = False
+    """Writes through and returns although a batch that was frozen meanwhile holds the key."""
+    letters_apart: bool = False
+    """Dead letters are written in a transaction of their own, before the rows."""
+    refused_without_id: bool = False
+    """A batch of which something was refused leaves no id."""
+    seen_expires: Literal["unneeded", "any time"] = "unneeded"
+    """What is known of a writer's calls expires when none of them is on its way nor will be sent again, or before."""
+    prunes: Literal["unneeded", "not frozen", "any"] = "unneeded"
+    """Which ids are pruned: of batches that nobody can apply again, of those that are not frozen in Redis now (and a
+    worker may have been stopped with one in its hands, for longer than ids are kept), or any."""
 
 
 @dataclass

@@ -42,6 +42,12 @@ SUITE = [
     Bounds(((add(1), add(2), add(4)),), flushers=3, crashes=2, gives_up=False, reader=False),
     Bounds(((add(1),), (put(10),)), full=1),
     Bounds(((add(1),), (add(2),)), full=1, gives_up=False),
+    Bounds(((put(10),), (put(20),)), full=1, gives_up=False),
+    Bounds(((put(5), add(9)), (add(1),)), flushers=2, crashes=1, refuses=9, reader=False),
+    Bounds(((delete(), add(9), add(2)), (put(3),)), flushers=2, crashes=1, refuses=9, reader=False),
+    Bounds(((add(1), put(10)), (add(2),)), sends=2, flushers=2, crashes=1, expires=True, reader=False),
+    Bounds(((add(1), add(2)),), flushers=2, crashes=1, sends=2, expires=True, prunes=True),
+    Bounds(((add(1),), (put(10),)), flushers=2, crashes=1, prunes=True),
 ]
 FULL = [
     *SUITE,
@@ -53,6 +59,10 @@ FULL = [
     Bounds(((add(1), add(2), add(4), add(8)),), flushers=3, crashes=2, sends=2, reader=False),
     Bounds(((add(1), put(10)), (delete(),)), full=2, sends=2, reader=False),
     Bounds(((add(1), put(10)), (delete(),)), full=1),
+    Bounds(((put(10), add(1)), (put(20),)), full=1, gives_up=False),
+    Bounds(((put(10), add(1)), (put(20),)), full=2, sends=2, reader=False),
+    Bounds(((put(5), add(9)), (add(1), delete())), flushers=2, crashes=1, sends=2, refuses=9, reader=False),
+    Bounds(((add(1), put(10)), (add(2),)), flushers=2, crashes=1, sends=2, expires=True, prunes=True, reader=False),
 ]
 
 

@@ -19,6 +19,8 @@ from asynccache import (
     Policy,
     Predicate,
     ReadThrough,
+    Recorder,
+    RecorderStats,
     Stats,
     Upgrade,
     VersionCounter,
@@ -186,3 +188,8 @@ async def selective() -> None:
     AfterRequests("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Predicate(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     CacheAside(cache, "user", admit=AfterRequests)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+recorder = Recorder("trace.jsonl", sample=0.1, hash_keys=True)
+recording = Cache("redis://localhost:6379/0", namespace="shop", record=recorder)
+assert_type(recorder.stats, RecorderStats)

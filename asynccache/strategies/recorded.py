@@ -1,0 +1,127 @@
+"""Reading and writing with a record of it: what `Cache(record=...)` puts in the place of the reader and the writer.
+
+A recording cache takes these instead of `Reader` and `Writer`; the others have no trace of recording in their paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from asynccache.observability.recording import Recorder
+from asynccache.strategies.loading import Load, LoadContext
+from asynccache.strategies.reading import Reader
+from asynccache.strategies.verdicts import Missing, Question
+from asynccache.strategies.writing import Update, Writer
+
+__all__ = ["RecordedReader", "RecordedWriter"]
+
+V = TypeVar("V")
+
+
+class _Timed(Generic[V]):
+    """A loader that remembers how long it took."""
+
+    __slots__ = ("_load", "_recorder", "cost")
+
+    def __init__(self, load: Load[V], recorder: Recorder) -> None:
+        self._load = load
+        self._recorder = recorder
+        self.cost: float | None = None
+
+    async def __call__(self, context: LoadContext) -> V | None:
+        began = self._recorder.now()
+        value = await self._load(context)
+        self.cost = self._recorder.now() - began
+        return value
+
+
+class RecordedReader(Reader):
+    """A reader that records each read, answered by whatever tier, with the cost of its load.
+
+    Args:
+        recorder: takes the records.
+        arguments, options: as for `Reader`.
+    """
+
+    direct: bool = False
+
+    def __init__(self, recorder: Recorder, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._recorder = recorder
+
+    async def get(self, question: Question[V]) -> V | Missing | None:
+        recorder = self._recorder
+        began = recorder.now()
+        question, timed = self._timed(question)
+        try:
+            return await super().get(question)
+        finally:
+            recorder.record("get", question.key, began, None if timed is None else timed.cost)
+
+    async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
+        recorder = self._recorder
+        began = recorder.now()
+        pairs = [self._timed(question) for question in questions]
+        try:
+            return await super().get_many([question for question, _ in pairs])
+        finally:
+            for question, timed in pairs:
+                recorder.record("get", question.key, began, None if timed is None else timed.cost)
+
+    def _timed(self, question: Question[V]) -> tuple[Question[V], _Timed[V] | None]:
+        if question.load is None:
+            return question, None
+        timed = _Timed(question.load, self._recorder)
+        return msgspec.structs.replace(question, load=timed), timed
+
+
+class RecordedWriter(Writer):
+    """A writer that records what it ends and empties; tags and namespaces are not recorded.
+
+    Args:
+        recorder: takes the records.
+        arguments, options: as for `Writer`.
+    """
+
+    def __init__(self, recorder: Recorder, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._recorder = recorder
+        self._began: dict[bytes, float] = {}
+
+    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = ()) -> None:
+        began = self._recorder.now()
+        try:
+            await super().invalidate(cells, generations)
+        finally:
+            for cell in dict.fromkeys(cells):
+                self._recorder.record("invalidate", cell, began)
+
+    async def begin(self, update: Update) -> None:
+        self._began[update.token] = self._recorder.now()
+        try:
+            await super().begin(update)
+        except BaseException:
+            self._began.pop(update.token, None)
+            raise
+
+    async def end(self, update: Update, *, failed: bool) -> None:
+        try:
+            await super().end(update, failed=failed)
+        finally:
+            self._ended(update, failed=failed)
+
+    def leave(self, update: Update) -> None:
+        super().leave(update)
+        self._ended(update, failed=True)
+
+    def _ended(self, update: Update, *, failed: bool) -> None:
+        began = self._began.pop(update.token, None)
+        if began is None:
+            return
+        cost = self._recorder.now() - began
+        for cell in update.cells:
+            op = "invalidate" if failed else "delete" if cell in update.deleted else "put"
+            self._recorder.record(op, cell, began, cost)

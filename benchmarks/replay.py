@@ -1,0 +1,91 @@
+"""Replays a trace on real servers, at the speed at which it was made."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from asynccache import Cache, Policy, ReadThrough, WriteBehind, WriteThrough
+from asynccache.advising import Operation, Plan, Trace
+from asynccache.observability.recording import Recorder
+from asynccache.postgres import PostgresTable
+
+__all__ = ["Item", "make_table", "replay"]
+
+_CALLERS: Final = 8
+
+
+@dataclass
+class Item:
+    """The rows."""
+
+    id: int
+    count: int
+
+
+async def make_table(pool: asyncpg.Pool[Any], keys: int) -> None:
+    """Makes the table and its rows."""
+    await pool.execute("DROP TABLE IF EXISTS items")
+    await pool.execute("CREATE TABLE items (id bigint PRIMARY KEY, count bigint NOT NULL)")
+    await pool.execute("INSERT INTO items SELECT n, 0 FROM generate_series(0, $1::bigint - 1) AS n", keys)
+
+
+async def replay(
+    trace: Trace,
+    plan: Plan,
+    redis_url: str,
+    pool: asyncpg.Pool[Any],
+    namespace: str,
+    record: str | Path | Recorder | None = None,
+) -> float:
+    """Runs a trace on real servers.
+
+    Args:
+        trace: what to do, and when.
+        plan: how to cache it: read-through, write-through or write-behind.
+        redis_url, pool: the servers.
+        namespace: of the cache.
+        record: records what is done.
+
+    Returns:
+        The hit ratio that the cache counted.
+    """
+    table = PostgresTable(pool, "items", key="id", model=Item)
+    policy = Policy(ttl=plan.ttl, stale=plan.stale, jitter=plan.jitter, early=plan.early)
+    async with Cache(redis_url, namespace=namespace, policy=policy, record=record) as cache:
+        items: Any
+        if plan.strategy == "write-behind":
+            items = WriteBehind(cache, "item", sink=table, flush_every=plan.flush_every, unsafe="allow")
+        elif plan.strategy == "write-through":
+            items = WriteThrough(cache, "item", source=table)
+        else:
+            items = ReadThrough(cache, "item", source=table)
+        await items.get(-1)  # connects, in its own time
+        before = cache.stats
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        rest = iter(zip(trace.times, trace.operations, trace.keys, strict=True))
+        values = itertools.count(1)
+
+        async def call() -> None:
+            for at, operation, key in rest:
+                await asyncio.sleep(start + at - loop.time())
+                if operation == Operation.GET:
+                    await items.get(key)
+                elif plan.strategy == "read-through":
+                    async with cache.updating(items.key(key)):
+                        await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, next(values))
+                else:
+                    await items.put(key, Item(key, next(values)))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CALLERS):
+                group.create_task(call())
+        after = cache.stats
+    hits = after.hits + after.stale_hits - before.hits - before.stale_hits
+    return hits / (hits + after.misses - before.misses)
