@@ -268,6 +268,7 @@ class Cache(Namespace):
             guard.owed if guard else 0,
             self._runtime.supervisor.health(),
             tuple(report() for report in self._runtime.reports),
+            tuple(report() for report in self._runtime.listeners),
         )
 
     @property

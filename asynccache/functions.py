@@ -111,6 +111,7 @@ class FunctionEntry(Generic[R]):
         self._tags = TagRule(tags, signature, f"{where}: tags")
         known = self._tags.fixed is not None and not self._counted and self._awaited is None
         self.fixed = scope.generations(self._tags.fixed or ()) if known else None
+        self.outdated_by = scope.outdated_by(self._tags.common)
         self.recipe: Recipe[R] = scope.recipe(
             where,
             name,

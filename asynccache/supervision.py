@@ -168,6 +168,8 @@ class Service(Protocol):
 class Supervisor:
     """Runs services: starts again what fails, with capped exponential backoff and jitter, and stops all at the end.
 
+    A service with an attribute `longest_wait` (seconds) is started again within that.
+
     It holds no cancel scope, so that one task may start it and another stop it.
 
     Args:
@@ -212,7 +214,7 @@ class _Running:
         self.task: asyncio.Task[None] | None = None
         self._service = service
         self._base = base
-        self._cap = cap
+        self._cap = min(cap, getattr(service, "longest_wait", cap))
         self._state = ServiceState.STARTING
         self._restarts = 0
         self._failures = 0

@@ -16,6 +16,7 @@ import asynccache
 from asynccache.cli.advise import advise_command
 from asynccache.cli.demo.report import print_report
 from asynccache.cli.demo.run import DemoOptions, run_demo
+from asynccache.cli.install import install
 from asynccache.cli.top import top
 from asynccache.cli.warm import warm
 from asynccache.cli.write_behind import dead, pending, worker
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(worker)
 app.command()(pending)
+app.command()(install)
 app.command("advise")(advise_command)
 app.add_typer(dead, name="dead")
 app.command()(warm)

@@ -126,6 +126,12 @@ class Strategy(Generic[V]):
         """How entries live and are loaded."""
         return self._recipe.policy
 
+    @property
+    def outdated_by(self) -> tuple[str, ...]:
+        """Generations in Redis each of which outdates all entries: first the namespace's, at the end those of tags
+        that every entry has."""
+        return self._scope.outdated_by(self._tags.common)
+
     def key(self, key: KeyValue) -> CellKey:
         """The key in Redis of one entity; `cache.get` and `cache.delete` take it, too.
 

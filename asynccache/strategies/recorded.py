@@ -91,10 +91,10 @@ class RecordedWriter(Writer):
         self._recorder = recorder
         self._began: dict[bytes, float] = {}
 
-    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = ()) -> None:
+    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = (), *, certain: bool = False) -> None:
         began = self._recorder.now()
         try:
-            await super().invalidate(cells, generations)
+            await super().invalidate(cells, generations, certain=certain)
         finally:
             for cell in dict.fromkeys(cells):
                 self._recorder.record("invalidate", cell, began)

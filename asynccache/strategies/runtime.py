@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from asynccache.clock import Clock
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
-from asynccache.events import Counters
+from asynccache.events import ChangesHealth, Counters
 from asynccache.hot_keys.lists import HotKeyLists
 from asynccache.observability.recording import Recorder
 from asynccache.protocols import Resource
@@ -125,6 +125,7 @@ class Runtime:
         self._opening: dict[int, asyncio.Lock] = {}
         self.reports: list[Callable[[], BufferHealth]] = []
         self.running: set[Closable] = set()
+        self.listeners: list[Callable[[], ChangesHealth]] = []
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
         self._strategies: WeakSet[Named] = WeakSet()
@@ -207,6 +208,11 @@ class Runtime:
         """Opens these sources and sinks with the cache; what comes after that is opened at its first use."""
         self._adopted += [part for part in parts if all(part is not known for known in self._adopted)]
 
+    @property
+    def adopted(self) -> tuple[object, ...]:
+        """What is opened with the cache."""
+        return tuple(self._adopted)
+
     async def use_adopted(self) -> None:
         """Opens what was adopted."""
         await self.use(*self._adopted)
@@ -226,7 +232,8 @@ class Runtime:
         """Runs a service while the cache is open, if this process runs services, or `always`."""
         if any(service.name == other.name for other in self.services):
             raise ConfigurationError(
-                f"there is a {service.name!r} already: give each strategy its own name, and each service"
+                f"there is a {service.name!r} already: give each write-behind strategy, and each source of changes,"
+                " its own name, and warm a strategy once at the start"
             )
         self._services.append((service, always))
         if self.state is RuntimeState.OPEN and (always or self.background):
