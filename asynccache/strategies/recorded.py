@@ -12,7 +12,8 @@ import msgspec
 
 from asynccache.observability.recording import Recorder
 from asynccache.strategies.loading import Load, LoadContext
-from asynccache.strategies.reading import MISSING, Missing, Question, Reader
+from asynccache.strategies.reading import Reader
+from asynccache.strategies.verdicts import MISSING, Missing, Question
 from asynccache.strategies.writing import Update, Writer
 
 __all__ = ["RecordedReader", "RecordedWriter"]
@@ -96,10 +97,10 @@ class RecordedWriter(Writer):
         self._recorder = recorder
         self._began: dict[bytes, float] = {}
 
-    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = ()) -> None:
+    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = (), *, certain: bool = False) -> None:
         began = self._recorder.now()
         try:
-            await super().invalidate(cells, generations)
+            await super().invalidate(cells, generations, certain=certain)
         finally:
             for cell in dict.fromkeys(cells):
                 self._recorder.record("invalidate", cell, began)

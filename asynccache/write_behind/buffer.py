@@ -309,10 +309,18 @@ class Buffer:
             return None
         return Frozen(UUID(reply[0].decode()), dict(zip(reply[1::2], reply[2::2], strict=True)))
 
-    async def ack(self, number: int, batch: UUID) -> bool:
-        """Drops a batch that the database has; False if another flusher did."""
+    async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:
+        """Drops a batch that the database has; False if another flusher did.
+
+        Args:
+            number: the partition.
+            batch: its id.
+            misread: keys whose readable values may be what the database refused: they are emptied in the same step, or
+                a worker that ends after it would leave them for their TTL.
+        """
         partition = self._partitions[number]
-        return bool(await self._store.run(_ACK, (partition.batch, partition.meta), (batch.hex,)))
+        cells = [self.cell(key) for key in misread]
+        return bool(await self._store.run(_ACK, (partition.batch, partition.meta, *cells), (batch.hex,)))
 
     async def overtake(self, key: KeyValue) -> bool:
         """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too, and hides

@@ -5,7 +5,7 @@ Invariant: what was acknowledged = what the database has + the frozen batch, if 
 
     freeze   up to `max_batch` pending writes become the batch, under a new id; if one is frozen, take that
     apply    one transaction: insert the id; only if it is new, apply the writes
-    ack      drop the batch, if it still has this id
+    ack      drop the batch, if it still has this id, and what readers were shown of writes that were refused
 
 What a crash leaves behind
     after freeze   the batch, frozen; the next flusher applies it
@@ -57,8 +57,8 @@ class FlushBuffer(Statuses, Protocol):
         """The frozen batch, else a new one of so many writes and bytes at most; None if nothing pends."""
         ...
 
-    async def ack(self, number: int, batch: UUID, /) -> bool:
-        """Drops a batch that the database has; False if another flusher did."""
+    async def ack(self, number: int, batch: UUID, misread: Sequence[Any] = (), /) -> bool:
+        """Drops a batch that the database has, and the readable values of some keys; False if another flusher did."""
         ...
 
 
@@ -251,8 +251,10 @@ class Flusher(Generic[V]):
             return None
         batch = self._read(frozen)
         applied = await self._sink.apply(batch)
-        await self.buffer.ack(number, frozen.id)
-        await self._tell(batch, applied)
+        misread = _misread(batch, applied)
+        await self.buffer.ack(number, frozen.id, misread)
+        self._count(batch, applied)
+        await self.invalidate(misread)
         return frozen
 
     def _read(self, frozen: Frozen) -> Batch[V]:
@@ -261,17 +263,11 @@ class Flusher(Generic[V]):
             self.records.writes(records), frozen.id, self.origin, records, self.buffer.name, self.records.halves
         )
 
-    async def _tell(self, batch: Batch[V], applied: Applied[V]) -> None:
+    def _count(self, batch: Batch[V], applied: Applied[V]) -> None:
         self._progress.applied(len(batch.writes), applied)
-        if applied.again:
-            # What was refused then, only the worker that did not come back knew: let readers ask for all of it.
-            await self.invalidate([getattr(write, "key", None) for write in batch.writes])
-        keys = []
         for rejected in applied.rejected:
             key = getattr(batch.writes[rejected.at], "key", None)
-            keys.append(key)
             logger.warning("%s: the database refused the write of %r: %s", self.origin, key, rejected.reason)
-        await self.invalidate(keys)
 
     async def invalidate(self, keys: Sequence[Any]) -> None:
         """Tells that the database holds something else for these keys than readers were shown."""
@@ -385,6 +381,14 @@ class Flusher(Generic[V]):
 
     def __repr__(self) -> str:
         return f"Flusher({self.origin!r}, {self.stats})"
+
+
+def _misread(batch: Batch[Any], applied: Applied[Any]) -> list[Any]:
+    """The keys of which readers may have been shown what the database refused."""
+    # What was refused then, only the worker that did not come back knew: let readers ask for all of it.
+    at = range(len(batch.writes)) if applied.again else [rejected.at for rejected in applied.rejected]
+    keys = (getattr(batch.writes[one], "key", None) for one in at)
+    return [key for key in keys if key is not None]
 
 
 async def _call(on_rejected: OnRejected, keys: Sequence[Any]) -> None:

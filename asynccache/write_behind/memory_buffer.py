@@ -181,8 +181,8 @@ class MemoryBuffer:
                 partition.since = None
         return Frozen(partition.batch, {field.encode(): record for field, record in partition.frozen.items()})
 
-    async def ack(self, number: int, batch: UUID) -> bool:
-        """Drops a batch that the database has; False if it is gone."""
+    async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:  # noqa: ARG002
+        """Drops a batch that the database has, and all its readable values; False if it is gone."""
         partition = self._partitions[number]
         if partition.batch != batch:
             return False

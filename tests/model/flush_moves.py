@@ -143,7 +143,7 @@ class FlushMoves:
             if pending.base == "R" and self._rules.forgets_deletes:
                 pending = pending._replace(base="P")
             cell: Cell = ("value", operation.value) if operation.kind == "put" else EMPTY
-            if s.cell == WRITING or (operation.kind == "adjust" and self._rules.adjustments_keep_cell):
+            if operation.kind == "adjust" and self._rules.adjustments_keep_cell:
                 cell = s.cell
             yield known(s._replace(pending=pending, cell=cell if self._bounds.reader else EMPTY), False), "done"
             frozen = s.batch is not None and s.batch.record is not None and not self._rules.through_frozen

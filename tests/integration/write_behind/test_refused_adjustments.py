@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from asynccache import Cache, WriteBehind
+from asynccache import Cache, StoreUnavailable, WriteBehind
 from asynccache.postgres import PostgresTable
 from asynccache.protocols import Adjust, Adjustment, Put
 from tests.integration.write_behind.scores import MakeScores, Score, fresh
@@ -114,3 +114,26 @@ async def test_a_row_that_waits_for_the_put_under_a_refused_increment_is_written
     ]
     (letter,) = await items.dead_letters.list()
     assert (letter.key, letter.operation) == ("2", "adjust")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["after acknowledging", "before"])
+async def test_a_refused_put_is_not_read_any_more_although_the_worker_that_flushed_it_has_ended(
+    make_scores: MakeScores, pool: Pool, lost: bool
+) -> None:
+    scores, other = await make_scores(), await make_scores()
+    await pool.execute("INSERT INTO score VALUES ('ada', 5, 0, 0, 0)")
+    await scores.put("ada", Score("ada", -5000))
+    assert await other.get("ada") == Score("ada", -5000)  # as documented
+
+    async def ended(*_: object) -> None:
+        raise StoreUnavailable("it has ended")
+
+    flusher: Any = scores._flusher
+    flusher.invalidate = ended
+    if lost:
+        flusher.buffer.ack = ended
+    with pytest.raises(StoreUnavailable):
+        await scores.flush()
+    if lost:  # whoever comes next finds the batch applied, and does not know what of it was refused
+        await other.flush()
+    assert await other.get("ada") == Score("ada", 5)
