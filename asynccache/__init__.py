@@ -24,7 +24,7 @@ from asynccache.errors import (
     ValueTooLarge,
     WriteRejected,
 )
-from asynccache.events import MissReason, Stats
+from asynccache.events import ChangesHealth, MissReason, Stats
 from asynccache.lifecycle import CacheHealth
 from asynccache.namespaces import Namespace
 from asynccache.observability.recording import Recorder, RecorderStats
@@ -72,6 +72,7 @@ __all__ = [
     "CacheAside",
     "CacheHealth",
     "CacheNotOpen",
+    "ChangesHealth",
     "ConfigurationError",
     "CountsRequests",
     "DatabaseUnavailable",
