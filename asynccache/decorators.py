@@ -183,7 +183,7 @@ def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any,
     elif direct and entries is None and entry.fixed is not None:
         # What the call below would do on a hit in Redis, without its frames and without a question.
         build, names, recipe, reader, runtime = entry.build, entry.fixed, entry.recipe, entry.reader, entry.runtime
-        cells, moment, quick, go_on = reader.cells, reader.moment, reader.quick, reader.go_on
+        cells, moment, quick, go_on = reader.cells, reader.moment, reader.looker.quick, reader.go_on
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:

@@ -16,12 +16,12 @@ from asynccache.protocols import KeyPart
 from asynccache.stores.local import LocalEntries
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext
-from asynccache.strategies.reading import Missing, Question, Reader
+from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
 from asynccache.strategies.tagging import TagRule, wants_result
-from asynccache.strategies.verdicts import Recipe
+from asynccache.strategies.verdicts import Missing, Question, Recipe
 from asynccache.strategies.versions import VersionCounter
 from asynccache.templates import compile_call, compile_template, default_template, with_version
 

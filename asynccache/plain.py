@@ -14,11 +14,10 @@ from asynccache.strategies.admitting import Admitting
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.filling import new_value
 from asynccache.strategies.loading import bind_loader
-from asynccache.strategies.reading import Missing
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.tagging import check_tags
-from asynccache.strategies.verdicts import Question, Recipe, storable
+from asynccache.strategies.verdicts import Missing, Question, Recipe, storable
 from asynccache.strategies.writing import Update
 from asynccache.tokens import new_token
 

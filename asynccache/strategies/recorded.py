@@ -12,7 +12,8 @@ import msgspec
 
 from asynccache.observability.recording import Recorder
 from asynccache.strategies.loading import Load, LoadContext
-from asynccache.strategies.reading import Missing, Question, Reader
+from asynccache.strategies.reading import Reader
+from asynccache.strategies.verdicts import Missing, Question
 from asynccache.strategies.writing import Update, Writer
 
 __all__ = ["RecordedReader", "RecordedWriter"]

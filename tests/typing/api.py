@@ -15,6 +15,8 @@ from asynccache import (
     CacheAside,
     ChangesHealth,
     Explanation,
+    HotKey,
+    HotKeys,
     Namespace,
     Policy,
     Predicate,
@@ -24,6 +26,8 @@ from asynccache import (
     Stats,
     Upgrade,
     VersionCounter,
+    Warming,
+    WarmReport,
     WriteBehind,
     WriteThrough,
 )
@@ -38,7 +42,13 @@ class User:
     name: str
 
 
-cache = Cache("redis://localhost:6379/0", namespace="shop", ttl=300, policy=Policy(stale="1m", jitter=0.2))
+cache = Cache(
+    "redis://localhost:6379/0",
+    namespace="shop",
+    ttl=300,
+    policy=Policy(stale="1m", jitter=0.2),
+    hot_keys=HotKeys(half_life="5m"),
+)
 app = FastAPI(lifespan=cache.lifespan)
 
 
@@ -115,6 +125,16 @@ async def strategies(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
 
     by_function = ReadThrough(cache, "user", source=load_user, ttl=300)
     assert_type(await by_function.get(42), User | None)
+
+    assert_type(await read.warm([1, 2], rate=100, resume="nightly", progress=True), WarmReport)
+    assert_type(await read.warm_query("SELECT id FROM users LIMIT $1", 10), WarmReport)
+    assert_type(await read.warm_hot(top=10, concurrency=2), WarmReport)
+    assert_type(read.warm([1]), Warming[User])
+    assert_type(await aside.warm([1], load=load_user), WarmReport)
+    assert_type(await read.hot(top=5), list[HotKey])
+    cache.warm_at_start(read, hot=100, before_ready=True, timeout="10s", rate=1000)
+    cache.warm_at_start(aside, keys=lambda: iter([1]), load=load_user)
+    read.warm([1], speed=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
     write = WriteThrough(cache, "user", source=table, ttl=300)
     assert_type(write, WriteThrough[User])
