@@ -24,7 +24,8 @@ from asynccache.errors import (
     ValueTooLarge,
     WriteRejected,
 )
-from asynccache.events import MissReason, Stats
+from asynccache.events import ChangesHealth, MissReason, Stats
+from asynccache.hot_keys.settings import HotKey, HotKeys
 from asynccache.lifecycle import CacheHealth
 from asynccache.namespaces import Namespace
 from asynccache.observability.recording import Recorder, RecorderStats
@@ -51,6 +52,8 @@ from asynccache.strategies.loading import LoadContext, current_load
 from asynccache.strategies.read_through import ReadThrough
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.versions import VersionCounter
+from asynccache.strategies.warm_reports import WarmProgress, WarmReport
+from asynccache.strategies.warming import Warming
 from asynccache.strategies.write_behind import WriteBehind
 from asynccache.strategies.write_through import WriteThrough
 
@@ -72,6 +75,7 @@ __all__ = [
     "CacheAside",
     "CacheHealth",
     "CacheNotOpen",
+    "ChangesHealth",
     "ConfigurationError",
     "CountsRequests",
     "DatabaseUnavailable",
@@ -81,6 +85,8 @@ __all__ = [
     "DurabilityNotReached",
     "EncodeError",
     "Explanation",
+    "HotKey",
+    "HotKeys",
     "InvalidKey",
     "LoadCancelled",
     "LoadContext",
@@ -112,6 +118,9 @@ __all__ = [
     "Upgrade",
     "ValueTooLarge",
     "VersionCounter",
+    "WarmProgress",
+    "WarmReport",
+    "Warming",
     "WriteBehind",
     "WriteRejected",
     "WriteThrough",

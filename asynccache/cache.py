@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, Unpack
 
 from asynccache.admission import Admission
 from asynccache.assembly import make_store
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import ConfigurationError
 from asynccache.events import Counters, Stats
+from asynccache.hot_keys.lists import HotKeyLists
+from asynccache.hot_keys.settings import HotKeys
 from asynccache.keys import KeySpace, check_name
 from asynccache.lifecycle import CacheHealth, Lifespan
 from asynccache.namespaces import Namespace
@@ -22,12 +25,16 @@ from asynccache.stampede.lease import WaitingRoom
 from asynccache.stores.local import LocalTier
 from asynccache.stores.redis import RedisClient
 from asynccache.strategies.admitting import check_admission
+from asynccache.strategies.cache_aside import CacheAside
 from asynccache.strategies.reading import Reader
 from asynccache.strategies.recorded import RecordedReader, RecordedWriter
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
+from asynccache.strategies.sourced import Sourced
+from asynccache.strategies.warm_reports import WarmKeys, WarmOptions
 from asynccache.strategies.writing import OnOutage, Writer
-from asynccache.supervision import Supervisor, TaskOwner, finish
+from asynccache.supervision import Supervisor, TaskOwner, finish, gather
+from asynccache.warming import AtStart, warm_at_start
 
 __all__ = ["Cache"]
 
@@ -56,6 +63,7 @@ class Cache(Namespace):
         compress_above: compresses encoded values above so many bytes (extra `compress`); None does not.
         admit: which values are stored where the strategy does not say so (`AfterRequests(2)`, `Predicate(...)`); None
             stores all. What `set` is given is stored whatever this says.
+        hot_keys: finds the keys that strategies are asked for most, in bounded memory; None does not count.
         background: runs services such as the flushers of write-behind in this process.
         record: writes down each operation for `asynccache advise`: the path of a file, or a `Recorder`.
         clock: reads time.
@@ -82,6 +90,7 @@ class Cache(Namespace):
         max_value_bytes: int = 8 * 1024 * 1024,
         compress_above: int | None = None,
         admit: Admission | None = None,
+        hot_keys: HotKeys | None = None,
         background: bool = True,
         record: str | PathLike[str] | Recorder | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -95,6 +104,10 @@ class Cache(Namespace):
         ):
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ConfigurationError(f"{what}={count!r} must be a positive int")
+        if hot_keys is not None and not isinstance(hot_keys, HotKeys):
+            raise ConfigurationError(
+                f"hot_keys must be HotKeys(...) or None, not {type(hot_keys).__name__} ({hot_keys!r})"
+            )
         space = KeySpace((check_name(namespace, "namespace"),))
         if ttl is not None or policy is not None:
             policy = (policy or Policy()).with_ttl(ttl)
@@ -132,6 +145,7 @@ class Cache(Namespace):
             clock=clock,
             supervisor=Supervisor(),
             background=background,
+            hot_keys=None if hot_keys is None else HotKeyLists(store, hot_keys, clock),
             recorder=recorder,
         )
         if tracker is not None:
@@ -146,9 +160,52 @@ class Cache(Namespace):
                 admit=check_admission("Cache", admit),
             )
         )
+        self._at_start: list[AtStart] = []
         self._entered = 0
         self._life = asyncio.Lock()
         self._owner = TaskOwner("life")
+
+    def warm_at_start(
+        self,
+        strategy: Sourced[Any] | CacheAside[Any],
+        *,
+        keys: WarmKeys | Callable[[], WarmKeys] | None = None,
+        query: str | None = None,
+        hot: int | None = None,
+        load: Callable[..., Awaitable[Any]] | None = None,
+        before_ready: bool = False,
+        timeout: Duration = 30.0,
+        **options: Unpack[WarmOptions],
+    ) -> None:
+        """Warms a strategy whenever the cache is opened: in the background, or before it is ready.
+
+        Where a server does not answer it is tried again, with growing waits, until it is done. `health` shows it.
+
+        Args:
+            strategy: a strategy of this cache, or of a namespace of it.
+            keys: the keys; or a function that returns them, if they can be read only once.
+            query: returns the keys; see `ReadThrough.warm_query`.
+            hot: so many of the hottest keys; see `ReadThrough.warm_hot`.
+            load: of a `CacheAside`: `async def load(key)`.
+            before_ready: holds up `startup` and `lifespan` until it is done.
+            timeout: the longest it does so; then the cache opens all the same, with a warning in the log.
+            options: `concurrency`, `rate`, `batch`, `refresh`, `max_failures`; see `WarmOptions`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        service = warm_at_start(
+            strategy,
+            keys=keys,
+            query=query,
+            hot=hot,
+            load=load,
+            before_ready=before_ready,
+            timeout=timeout,
+            options=dict(options),
+        )
+        self._runtime.serve(service, always=True)
+        self._at_start.append(service)
 
     @property
     def runtime(self) -> Runtime:
@@ -167,8 +224,11 @@ class Cache(Namespace):
         """
         async with self._life:
             if self._entered == 0:
+                for warming in self._at_start:
+                    warming.reset()
                 try:
                     await self._runtime.start()
+                    await gather(warming.before_ready() for warming in self._at_start)
                 except BaseException:
                     await finish(self._owner, self._runtime.stop())
                     raise
@@ -208,6 +268,7 @@ class Cache(Namespace):
             guard.owed if guard else 0,
             self._runtime.supervisor.health(),
             tuple(report() for report in self._runtime.reports),
+            tuple(report() for report in self._runtime.listeners),
         )
 
     @property

@@ -50,6 +50,11 @@ class CachedFunction(Protocol[P, R_co]):
         """The same as `key`, also where the version has to be awaited."""
         ...
 
+    @property
+    def outdated_by(self) -> tuple[str, ...]:
+        """Generations in Redis each of which outdates the entries of all calls: first the namespace's."""
+        ...
+
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Empties this call's entry; no load that began before it returns can store what it read."""
         ...
@@ -178,7 +183,7 @@ def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any,
     elif direct and entries is None and entry.fixed is not None:
         # What the call below would do on a hit in Redis, without its frames and without a question.
         build, names, recipe, reader, runtime = entry.build, entry.fixed, entry.recipe, entry.reader, entry.runtime
-        cells, moment, quick, go_on = reader.cells, reader.moment, reader.quick, reader.go_on
+        cells, moment, quick, go_on = reader.cells, reader.moment, reader.looker.quick, reader.go_on
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
@@ -229,7 +234,7 @@ def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any,
             check()
             return cast("R", await read(question(args, kwargs)))
 
-    for name in _HANDLES:
+    for name in (*_HANDLES, "outdated_by"):
         setattr(wrapper, name, getattr(entry, name))
     return cast("CachedFunction[P, R]", wrapper)
 
@@ -253,4 +258,5 @@ class _Method(Generic[S, R]):
 
         for name in _HANDLES:
             setattr(bound, name, functools.partial(getattr(entry, name), instance))
+        bound.outdated_by = entry.outdated_by  # type: ignore[attr-defined]  # a function takes any
         return bound

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, fields
 
-__all__ = ["Counters", "MissReason", "Stats"]
+__all__ = ["ChangesHealth", "Counters", "MissReason", "Stats"]
 
 
 class MissReason(enum.Enum):
@@ -82,6 +82,30 @@ class Stats:
     def hit_ratio(self) -> float:
         """Share of reads answered from the cache; 0 without reads."""
         return (self.hits + self.stale_hits) / self.reads if self.reads else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesHealth:
+    """How one listener to a database's changes is, as this process knows it.
+
+    Attributes:
+        name: the listener's, after the namespace that follows, if that is a nested one.
+        ok: whether nothing fails now.
+        active: whether this process does the work; else another one does, or it has not begun.
+        lag: seconds from when a change was recorded, inside of its transaction, until Redis had acknowledged its
+            invalidation: the longest of the last round that had any. None before the first.
+        position_age: seconds since everything committed until then had been handled; None if that is not known.
+        handled: changes that this process has handled.
+        problem: type and text of what fails now; None if nothing does.
+    """
+
+    name: str
+    ok: bool
+    active: bool
+    lag: float | None
+    position_age: float | None
+    handled: int
+    problem: str | None
 
 
 class Counters:

@@ -16,12 +16,12 @@ from asynccache.protocols import KeyPart
 from asynccache.stores.local import LocalEntries
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext
-from asynccache.strategies.reading import Missing, Question, Reader
+from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
 from asynccache.strategies.tagging import TagRule, wants_result
-from asynccache.strategies.verdicts import Recipe
+from asynccache.strategies.verdicts import Missing, Question, Recipe
 from asynccache.strategies.versions import VersionCounter
 from asynccache.templates import compile_call, compile_template, default_template, with_version
 
@@ -111,6 +111,7 @@ class FunctionEntry(Generic[R]):
         self._tags = TagRule(tags, signature, f"{where}: tags")
         known = self._tags.fixed is not None and not self._counted and self._awaited is None
         self.fixed = scope.generations(self._tags.fixed or ()) if known else None
+        self.outdated_by = scope.outdated_by(self._tags.common)
         self.recipe: Recipe[R] = scope.recipe(
             where,
             name,

@@ -8,6 +8,8 @@
     versioned    shop:user@3:42                    entries of a version
     nested       shop/tenant-7:user:42             a namespace in a namespace; shop/tenant-7#g its generation
                  shop#w/tenant-7:{score.3}:...     its buffers
+    hot keys     shop#h:{user}:hot                 of a strategy; {...} is the hash tag
+    checkpoint   shop#c:user:nightly               how far a warming has come
 
 A part says its type: an int is `42`, a string that could be taken for something else begins with `'` (`'42`), and every
 other type begins with `~` and a code. Data is percent-encoded, so that it holds no separator, no brace and no wildcard.
@@ -242,6 +244,14 @@ class KeySpace:
         """A key of a write-behind buffer's partition."""
         # The outermost name first, so that nobody who tracks cells and generations hears of buffers.
         return f"{'/'.join((f'{self._path[0]}#w', *self._path[1:]))}:{{{name}.{partition}}}:{part}"
+
+    def hot(self, name: str, part: str) -> str:
+        """A key of a strategy's list of hot keys."""
+        return f"{'/'.join((f'{self._path[0]}#h', *self._path[1:]))}:{{{name}}}:{part}"
+
+    def checkpoint(self, name: str, checkpoint: str) -> str:
+        """How far a warming of a strategy has come."""
+        return f"{'/'.join((f'{self._path[0]}#c', *self._path[1:]))}:{name}:{escape(checkpoint)}"
 
     def partition_cell(self, name: str, partition: int, key: Any) -> CellKey:
         """The cell of an entity, in the slot of its partition's buffer."""

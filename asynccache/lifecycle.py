@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from asynccache.events import ChangesHealth
 from asynccache.stores.guarded import CircuitState
 from asynccache.strategies.runtime import BufferHealth, RuntimeState
 from asynccache.supervision import ServiceHealth
@@ -24,6 +25,7 @@ class CacheHealth:
         owed: invalidations that wait for Redis to come back.
         services: the background services of this process.
         write_behind: the write-behind strategies.
+        changes: the listeners to a database's changes.
     """
 
     state: str
@@ -31,15 +33,18 @@ class CacheHealth:
     owed: int
     services: tuple[ServiceHealth, ...]
     write_behind: tuple[BufferHealth, ...] = ()
+    changes: tuple[ChangesHealth, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether it is open, Redis answers, no service has failed, and what is written behind is flushed."""
+        """Whether it is open, Redis answers, no service has failed, what is written behind is flushed, and changes of
+        the database are heard of."""
         return (
             self.state == RuntimeState.OPEN.value
             and self.circuit in {None, CircuitState.CLOSED}
             and all(service.ok for service in self.services)
             and all(buffer.ok for buffer in self.write_behind)
+            and all(listener.ok for listener in self.changes)
         )
 
 

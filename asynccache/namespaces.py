@@ -10,6 +10,7 @@ from asynccache.functions import FunctionOptions
 from asynccache.plain import PlainCache
 from asynccache.policy import Duration, Policy
 from asynccache.strategies.admitting import check_admission
+from asynccache.strategies.following import ChangeSource, follow
 from asynccache.strategies.scope import Scope
 
 __all__ = ["Namespace"]
@@ -63,6 +64,21 @@ class Namespace(PlainCache):
         """
         self._runtime.check()
         await self._runtime.writer.invalidate((), self._scope.space.own_generations()[-1:])
+
+    def follow(self, changes: ChangeSource) -> None:
+        """Invalidates what a database says has changed, whoever changed it, while the cache is open.
+
+        `cache.follow(PostgresChanges(pool, tables=[...]))`. The tags that the source names are those of this namespace;
+        strategies and functions that it names keep their own. It runs where background services do: with
+        `background=False` another process must follow.
+
+        Args:
+            changes: the source, which is checked when the cache is opened.
+
+        Raises:
+            ConfigurationError: it is no such source, or this namespace follows one of this name already.
+        """
+        follow(self._scope, changes)
 
     def cached(self, **options: Unpack[FunctionOptions]) -> Cached:
         """Caches the results of an async function by its arguments; see `decorators.Decorators.cached`.

@@ -14,11 +14,10 @@ from asynccache.strategies.admitting import Admitting
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.filling import new_value
 from asynccache.strategies.loading import bind_loader
-from asynccache.strategies.reading import Missing
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.tagging import check_tags
-from asynccache.strategies.verdicts import Question, Recipe, storable
+from asynccache.strategies.verdicts import Missing, Question, Recipe, storable
 from asynccache.strategies.writing import Update
 from asynccache.tokens import new_token
 
@@ -155,10 +154,6 @@ class PlainCache:
         packed = {self._cell(key): None if value is None else recipe.codec.pack(value) for key, value in values.items()}
         if not packed:
             return
-        if (recorder := self._runtime.recorder) is not None:
-            at = recorder.now()
-            for cell in packed:
-                recorder.record("put", cell, at)
         generations = await self._runtime.generations_now(names)
         if not storable(generations):
             # Somebody is changing what carries these tags: what stands there must go, and nothing new may stay.

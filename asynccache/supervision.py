@@ -124,6 +124,8 @@ class ServiceState(enum.Enum):
     WAITING = "waiting"
     """It failed and will be started again."""
     STOPPED = "stopped"
+    DONE = "done"
+    """It has come to its own end: there was no more to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,8 @@ class ServiceHealth:
 
     @property
     def ok(self) -> bool:
-        """Whether it is running, or about to for the first time."""
-        return self.state in {ServiceState.RUNNING, ServiceState.STARTING}
+        """Whether it is running, about to for the first time, or done."""
+        return self.state in {ServiceState.RUNNING, ServiceState.STARTING, ServiceState.DONE}
 
 
 class Service(Protocol):
@@ -165,6 +167,8 @@ class Service(Protocol):
 
 class Supervisor:
     """Runs services: starts again what fails, with capped exponential backoff and jitter, and stops all at the end.
+
+    A service with an attribute `longest_wait` (seconds) is started again within that.
 
     It holds no cancel scope, so that one task may start it and another stop it.
 
@@ -210,11 +214,12 @@ class _Running:
         self.task: asyncio.Task[None] | None = None
         self._service = service
         self._base = base
-        self._cap = cap
+        self._cap = min(cap, getattr(service, "longest_wait", cap))
         self._state = ServiceState.STARTING
         self._restarts = 0
         self._failures = 0
         self._last_error: str | None = None
+        self._done = False
 
     def task_done(self) -> bool:
         return self.task is None or self.task.done()
@@ -235,6 +240,7 @@ class _Running:
                     log = logger.exception if self._failures == 1 else logger.error
                     log("service %s failed (%d in a row): %s", self._service.name, self._failures, error)
                 else:
+                    self._done = True
                     return
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     return  # it was stopped, and its clean-up failed
@@ -247,7 +253,7 @@ class _Running:
 
     def health(self) -> ServiceHealth:
         # A task that is cancelled before its first step never gets to say so.
-        state = ServiceState.STOPPED if self.task_done() else self._state
+        state = self._state if not self.task_done() else ServiceState.DONE if self._done else ServiceState.STOPPED
         return ServiceHealth(self._service.name, state, self._restarts, self._failures, self._last_error)
 
 

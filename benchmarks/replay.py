@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,11 @@ async def make_table(pool: asyncpg.Pool[Any], keys: int) -> None:
     await pool.execute("INSERT INTO items SELECT n, 0 FROM generate_series(0, $1::bigint - 1) AS n", keys)
 
 
+async def _load(pool: asyncpg.Pool[Any], seconds: float, key: int) -> Item | None:
+    row = await pool.fetchrow("SELECT id, count FROM items, pg_sleep($2) WHERE id = $1", key, seconds)
+    return None if row is None else Item(*row)
+
+
 async def replay(
     trace: Trace,
     plan: Plan,
@@ -42,6 +48,8 @@ async def replay(
     pool: asyncpg.Pool[Any],
     namespace: str,
     record: str | Path | Recorder | None = None,
+    *,
+    query_seconds: float = 0.0,
 ) -> float:
     """Runs a trace on real servers.
 
@@ -51,6 +59,7 @@ async def replay(
         redis_url, pool: the servers.
         namespace: of the cache.
         record: records what is done.
+        query_seconds: how long a load takes at least, of read-through; 0: as long as it takes.
 
     Returns:
         The hit ratio that the cache counted.
@@ -64,7 +73,7 @@ async def replay(
         elif plan.strategy == "write-through":
             items = WriteThrough(cache, "item", source=table)
         else:
-            items = ReadThrough(cache, "item", source=table)
+            items = ReadThrough(cache, "item", source=partial(_load, pool, query_seconds) if query_seconds else table)
         await items.get(-1)  # connects, in its own time
         before = cache.stats
         loop = asyncio.get_running_loop()

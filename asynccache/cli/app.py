@@ -16,6 +16,9 @@ import asynccache
 from asynccache.cli.advise import advise_command
 from asynccache.cli.demo.report import print_report
 from asynccache.cli.demo.run import DemoOptions, run_demo
+from asynccache.cli.install import install
+from asynccache.cli.top import top
+from asynccache.cli.warm import warm
 from asynccache.cli.write_behind import dead, pending, worker
 from asynccache.errors import AsyncCacheError
 
@@ -29,8 +32,11 @@ app = typer.Typer(
 )
 app.command()(worker)
 app.command()(pending)
+app.command()(install)
 app.command("advise")(advise_command)
 app.add_typer(dead, name="dead")
+app.command()(warm)
+app.command()(top)
 
 
 def _version(wanted: bool) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 from asynccache.cache import Cache
 from asynccache.errors import ConfigurationError
+from asynccache.strategies.base import Strategy
 from asynccache.write_behind.flusher import Flusher
 
-__all__ = ["find_cache", "flushers", "inspecting"]
+__all__ = ["find_cache", "find_strategies", "flushers", "inspecting", "using"]
 
 
 def find_cache(where: str, folder: Path) -> Callable[[], Awaitable[Cache]]:
@@ -75,6 +76,41 @@ def flushers(cache: Cache, name: str | None = None) -> list[Flusher[Any]]:
         wanted = "strategy" if name is None else f"strategy {name!r}"
         raise ConfigurationError(f"{cache!r} has no write-behind {wanted}; it has: {names}")
     return chosen
+
+
+def find_strategies(cache: Cache, name: str | None = None) -> list[Strategy[Any]]:
+    """The strategies of a cache, or those of this name: `user`, or `tenant-7/user` in a namespace.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found = [one for one in cache.runtime.strategies if isinstance(one, Strategy)]
+    chosen = [one for one in found if name is None or one.origin == name]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(one.origin for one in found)) or "none"
+        wanted = "strategy" if name is None else f"strategy {name!r}"
+        raise ConfigurationError(f"{cache!r} has no {wanted}; it has: {names}")
+    return chosen
+
+
+@asynccontextmanager
+async def using(cache: Cache, *, parts: bool = True) -> AsyncIterator[None]:
+    """Opens the cache without any service, so that nothing happens but what the command does.
+
+    Args:
+        cache: the cache.
+        parts: opens sources and sinks, too.
+
+    Raises:
+        StoreUnavailable, DatabaseUnavailable: a server does not answer.
+    """
+    runtime = cache.runtime
+    runtime.background = False
+    try:
+        await runtime.start(services=False, parts=parts)
+        yield
+    finally:
+        await runtime.stop()
 
 
 @asynccontextmanager

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from asynccache.cache import Cache
 from asynccache.cli import dead as letters
-from asynccache.cli.application import find_cache
+from asynccache.cli.asking import FAILED, Application, Folder, Json, ask, plain, run
 from asynccache.cli.output import Output
 from asynccache.cli.pending import look, print_pending
 from asynccache.cli.worker import WorkerOptions, run_worker
-from asynccache.errors import AsyncCacheError, ConfigurationError
+from asynccache.errors import AsyncCacheError
 
 __all__ = ["dead", "pending", "worker"]
 
-T = TypeVar("T")
-
-_FAILED = 1
-_BAD_ARGUMENTS = 2
-
-Application = Annotated[
-    str, typer.Argument(metavar="MODULE:CACHE", help="Where the cache is, or a function that returns it.")
-]
-Folder = Annotated[Path, typer.Option("--app-dir", help="Where modules are looked for first.")]
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 Strategy = Annotated[str, typer.Argument(help="The strategy's name.")]
 AnyStrategy = Annotated[str | None, typer.Argument(help="The strategy's name; all if it is left out.")]
 Ids = Annotated[list[int] | None, typer.Argument(help="Of dead letters.")]
@@ -65,7 +52,7 @@ def worker(
     def failed(error: AsyncCacheError) -> None:
         output.say("failed", str(error), style="red", error=str(error))
 
-    raise typer.Exit(_run(application, folder, lambda make: run_worker(make, options, output), failed))
+    raise typer.Exit(run(application, folder, lambda make: run_worker(make, options, output), failed))
 
 
 def pending(
@@ -79,7 +66,7 @@ def pending(
 
     Works while the database is down. Exit code: 0, 1 if Redis does not answer, 2 for bad arguments.
     """
-    found = _ask(application, folder, lambda cache: look(cache, strategy))
+    found = ask(application, folder, lambda cache: look(cache, strategy))
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], default=str))
     else:
@@ -98,7 +85,7 @@ def list_dead(
     folder: Folder = Path(),
 ) -> None:
     """Lists dead letters, oldest first."""
-    found = _ask(application, folder, lambda cache: letters.list_letters(cache, strategy, limit))
+    found = ask(application, folder, lambda cache: letters.list_letters(cache, strategy, limit))
     if as_json:
         rows = [asdict(letter) for letter in found]
         for row in rows:
@@ -109,7 +96,7 @@ def list_dead(
     for one in found:
         at = f"{one.failed_at:%Y-%m-%d %H:%M:%S}"
         cells = (one.id, one.origin, one.table, one.operation, one.key or "", one.attempts, at, one.reason)
-        table.add_row(*map(_plain, cells))
+        table.add_row(*map(plain, cells))
     Console().print(table)
 
 
@@ -122,7 +109,7 @@ def show(
     folder: Folder = Path(),
 ) -> None:
     """Shows one dead letter and the write that it holds."""
-    facts = _ask(application, folder, lambda cache: letters.show(cache, strategy, letter))
+    facts = ask(application, folder, lambda cache: letters.show(cache, strategy, letter))
     if as_json:
         typer.echo(json.dumps(facts, default=str))
         return
@@ -141,11 +128,11 @@ def retry(
 ) -> None:
     """Tries dead letters again, over what the rows hold now. What is refused again stays, and the exit code is 1."""
     wanted = _wanted(ids, every=every)
-    tried = _ask(application, folder, lambda cache: letters.retry(cache, strategy, wanted))
+    tried = ask(application, folder, lambda cache: letters.retry(cache, strategy, wanted))
     facts = {"applied": tried.applied, "failed": tried.failed}
     typer.echo(json.dumps(facts) if as_json else f"{tried.applied} written, {tried.failed} refused again")
     if tried.failed:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
 
 
 @dead.command()
@@ -159,7 +146,7 @@ def drop(
 ) -> None:
     """Deletes dead letters for good."""
     wanted = _wanted(ids, every=every)
-    count = _ask(application, folder, lambda cache: letters.drop(cache, strategy, wanted))
+    count = ask(application, folder, lambda cache: letters.drop(cache, strategy, wanted))
     typer.echo(json.dumps({"dropped": count}) if as_json else f"{count} dropped")
 
 
@@ -167,39 +154,3 @@ def _wanted(ids: list[int] | None, *, every: bool) -> list[int] | None:
     if bool(ids) == every:
         raise typer.BadParameter("name the ids of dead letters, or --all")
     return None if every else ids
-
-
-def _ask(application: str, folder: Path, work: Callable[[Cache], Coroutine[Any, Any, T]]) -> T:
-    found: list[T] = []
-
-    async def ask(make: Callable[[], Awaitable[Cache]]) -> int:
-        found.append(await work(await make()))
-        return 0
-
-    def failed(error: AsyncCacheError) -> None:
-        typer.echo(f"asynccache: {error}", err=True)
-
-    if code := _run(application, folder, ask, failed):
-        raise typer.Exit(code)
-    return found[0]
-
-
-def _run(
-    application: str,
-    folder: Path,
-    work: Callable[[Callable[[], Awaitable[Cache]]], Coroutine[Any, Any, int]],
-    failed: Callable[[AsyncCacheError], None],
-) -> int:
-    try:
-        return asyncio.run(work(find_cache(application, folder)))
-    except ConfigurationError as error:
-        failed(error)
-        return _BAD_ARGUMENTS
-    except AsyncCacheError as error:
-        failed(error)
-        return _FAILED
-
-
-def _plain(value: object) -> str:
-    # Keys and reasons hold what users wrote: brackets in it are no markup.
-    return str(value).replace("[", "\\[")

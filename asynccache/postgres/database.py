@@ -82,6 +82,20 @@ class Connections(ABC):
                 + (f" (the pool has {pool.get_size()} of {pool.get_max_size()})" if waiting else "")
             ) from error
 
+    async def dedicated(self, seconds: float) -> Any:
+        """A connection outside of the pool, made as the pool makes its own; whoever asks for it closes it.
+
+        Args:
+            seconds: the longest that connecting may take.
+
+        Raises:
+            DatabaseUnavailable: it took longer, or failed.
+        """
+        with reading(f"connecting to PostgreSQL{self.where}"):
+            async with asyncio.timeout(seconds):
+                pool: Any = self.pool()
+                return await pool._get_new_connection()  # noqa: SLF001 - asyncpg has no public name for it
+
 
 class Database(Connections):
     """A pool of our own, which tables share.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
@@ -27,6 +27,7 @@ from asynccache.postgres.reading import Reader
 from asynccache.postgres.row_keys import check_arity
 from asynccache.postgres.rows import key_arrays
 from asynccache.postgres.statements import Statements
+from asynccache.postgres.streaming import stream_keys
 from asynccache.postgres.writing import Writer
 from asynccache.protocols import Applied, Batch
 
@@ -182,6 +183,22 @@ class PostgresTable(Generic[V]):
             return {}
         rows, _ = await self._load(keys, ())
         return rows
+
+    async def stream_keys(self, query: str, /, *args: Any) -> AsyncGenerator[Any, None]:
+        """Streams the keys that a query returns, over one connection, which is held until the end.
+
+        Args:
+            query: returns the key columns, in the key's order, and no others.
+            args: for `$1`, `$2` and so on.
+
+        Raises:
+            ConfigurationError: the query returns another number of columns than the key has.
+            SchemaMismatch, DatabaseUnavailable: as `load_many`; the longest an answer may take is `timeout`.
+        """
+        bound = await self._ready()
+        async with aclosing(stream_keys(self._connections, bound.key, query, args, self._timeout)) as keys:
+            async for key in keys:
+                yield key
 
     async def load_exact(self, keys: Sequence[Any], batch_ids: Sequence[UUID]) -> tuple[dict[Any, V], frozenset[UUID]]:
         """Loads rows by key, and which batches had been applied, both as they were at one moment.

@@ -59,6 +59,11 @@ class Admitting:
         """Whether a value that is being written to the database is stored."""
         return self.admits(cell, value, Occasion.PUT)
 
+    def asked_for(self) -> Admitting:
+        """The same, for values that somebody wants to be stored before they are requested: as at a refresh, how often
+        they were requested does not count."""
+        return _AskedFor(self._policy, self._count, self._where)
+
     def _failed(self, error: Exception) -> bool:
         if not self._told:
             self._told = True
@@ -69,6 +74,18 @@ class Admitting:
 
     def __repr__(self) -> str:
         return f"Admitting({self._policy!r})"
+
+
+class _AskedFor(Admitting):
+    __slots__ = ()
+
+    def requested(self, cell: str, *, peek: bool = False) -> bool:
+        del cell, peek
+        return True
+
+    def admits(self, cell: str, value: Any, occasion: Occasion) -> bool:
+        del occasion
+        return super().admits(cell, value, Occasion.REFRESH)
 
 
 def check_admission(where: str, admit: object) -> Admission | None:

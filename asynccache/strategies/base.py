@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar
 
 from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
+from asynccache.hot_keys.lists import HotList
+from asynccache.hot_keys.settings import HotKey
 from asynccache.keys import CellKey, check_name
 from asynccache.policy import Duration, Policy
 from asynccache.protocols import KeyValue
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import Load, bind_loader, tagged
-from asynccache.strategies.reading import Missing, Question
 from asynccache.strategies.scope import Host, scope_of
 from asynccache.strategies.sources import CheckedSource
 from asynccache.strategies.tagging import TagRule, Tags, check_tags
-from asynccache.strategies.verdicts import Recipe
+from asynccache.strategies.verdicts import Missing, Question, Recipe
 from asynccache.strategies.versions import Version, VersionRule
 from asynccache.strategies.writing import Update
 from asynccache.supervision import gather
@@ -107,6 +108,9 @@ class Strategy(Generic[V]):
         self._checks = [*dict.fromkeys(part.check_key for part in parts if isinstance(part, CheckedSource))]
         self._ready = False
         self._runtime.adopt(*parts)
+        lists = self._runtime.hot_keys
+        self._hot = None if lists is None else lists.list_of(self._scope.space, name)
+        self._runtime.register(self)
 
     @property
     def name(self) -> str:
@@ -114,9 +118,20 @@ class Strategy(Generic[V]):
         return self._name
 
     @property
+    def origin(self) -> str:
+        """The strategy's name after those of the namespaces that it is in: `tenant-7/user`."""
+        return f"{self._scope.where}{self._name}"
+
+    @property
     def policy(self) -> Policy:
         """How entries live and are loaded."""
         return self._recipe.policy
+
+    @property
+    def outdated_by(self) -> tuple[str, ...]:
+        """Generations in Redis each of which outdates all entries: first the namespace's, at the end those of tags
+        that every entry has."""
+        return self._scope.outdated_by(self._tags.common)
 
     def key(self, key: KeyValue) -> CellKey:
         """The key in Redis of one entity; `cache.get` and `cache.delete` take it, too.
@@ -158,12 +173,42 @@ class Strategy(Generic[V]):
         await self._prepare()
         return await explain(self._runtime.store, await self._ask(key, None))
 
+    async def hot(self, top: int = 20) -> list[HotKey]:
+        """The keys that are asked for most, by all processes, hottest first (with `Cache(hot_keys=HotKeys())`).
+
+        Where nobody has shared anything yet, or Redis does not answer, those of this process.
+
+        Args:
+            top: how many at most.
+
+        Raises:
+            ConfigurationError: the cache does not count requests, or `top` is not a positive int.
+        """
+        self._runtime.check()
+        return await self._counted(top).top(top)
+
     # -- for the strategies
 
     async def _prepare(self) -> None:
         self._runtime.check()
         if not self._ready:
             await self._open_parts()
+
+    def _counted(self, top: int) -> HotList:
+        if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+            raise ConfigurationError(f"{self!r}: top={top!r} must be a positive int")
+        if self._hot is None:
+            raise ConfigurationError(f"{self!r}: requests are not counted: pass Cache(..., hot_keys=HotKeys())")
+        return self._hot
+
+    def _hot_keys(self, top: int) -> AsyncGenerator[Any, None]:
+        hot = self._counted(top)
+
+        async def stream() -> AsyncGenerator[Any, None]:
+            for found in await hot.top(top):
+                yield found.key
+
+        return stream()
 
     async def _open_parts(self) -> None:
         await self._runtime.use(*self._parts)
@@ -201,12 +246,17 @@ class Strategy(Generic[V]):
 
     async def _get(self, key: KeyValue, load: Load[V], ttl: Duration | None = None) -> V | None:
         await self._prepare()
+        if self._hot is not None:
+            self._hot.count(key)
         answer = await self._runtime.reader.get(await self._ask(key, load, ttl))
         return _found(answer)
 
     async def _get_many(self, keys: Iterable[Any], load: Callable[[Any], Load[V]]) -> dict[Any, V | None]:
         await self._prepare()
         distinct = list(dict.fromkeys(keys))
+        if self._hot is not None:
+            for key in distinct:
+                self._hot.count(key)
         asking = [self._ask(key, load(key)) for key in distinct]
         questions = await gather(asking) if self._version.awaited else [await one for one in asking]
         values = await self._runtime.reader.get_many(questions)

@@ -8,7 +8,11 @@ from typing import Any, TypeVar, Unpack, overload
 from asynccache.policy import Duration
 from asynccache.protocols import KeyValue
 from asynccache.strategies.base import EntryOptions, Strategy, found_only, loader_for
+from asynccache.strategies.loading import Load
 from asynccache.strategies.scope import Host
+from asynccache.strategies.verdicts import Question
+from asynccache.strategies.warm_reports import Settings, WarmKeys, WarmOptions
+from asynccache.strategies.warming import Warming
 from asynccache.strategies.writing import Update
 
 __all__ = ["CacheAside"]
@@ -80,6 +84,64 @@ class CacheAside(Strategy[V]):
     async def refresh(self, key: KeyValue, load: Callable[..., Awaitable[V | None]]) -> V | None:
         """Loads now, whatever is cached."""
         return await self._refresh(key, loader_for(load, key))
+
+    def warm(
+        self, keys: WarmKeys, load: Callable[..., Awaitable[V | None]], **options: Unpack[WarmOptions]
+    ) -> Warming[V]:
+        """Loads what is not fresh of these keys: `report = await users.warm(ids, load=fetch_user, rate=1000)`.
+
+        It reads as everybody does, so it never replaces newer data, and never repeats a load that another process has
+        begun. It stops, with a report, where Redis does not answer, or where loading fails again and again.
+
+        Args:
+            keys: an iterable of key values, or an async one; it may be endless, and is never read far ahead.
+            load: `async def load(key)`; `concurrency` of them run at once.
+            options: `concurrency`, `rate`, `batch`, `progress`, `resume`, `refresh`, `max_failures`; see `WarmOptions`.
+
+        Returns:
+            What is awaited for a `WarmReport`; its `stop()` ends it early.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+            MissingExtra: `progress=True` without the extra `cli`.
+        """
+        return self._warming(keys, load, Settings(**options), owned=False)
+
+    def warm_hot(
+        self, load: Callable[..., Awaitable[V | None]], top: int = 1000, **options: Unpack[WarmOptions]
+    ) -> Warming[V]:
+        """Warms the keys that were asked for most, hottest first (with `Cache(hot_keys=HotKeys())`): as all processes
+        have counted them, or this one where Redis has nothing.
+
+        Args:
+            load: as for `warm`.
+            top: how many at most.
+            options: as for `warm`.
+
+        Raises:
+            ConfigurationError: the cache does not count requests, or another argument cannot work.
+        """
+        return self._warming(self._hot_keys(top), load, Settings(**options), owned=True)
+
+    def _warming(
+        self, keys: WarmKeys, load: Callable[..., Awaitable[V | None]], settings: Settings, *, owned: bool
+    ) -> Warming[V]:
+        loader_for(load, None)  # checks it before anything is done
+
+        async def ask(key: Any, watch: Callable[[Load[V]], Load[V]]) -> Question[V]:
+            return await self._ask(key, watch(loader_for(load, key)))
+
+        return Warming(
+            self._scope,
+            self._name,
+            keys,
+            ask,
+            self._prepare,
+            settings,
+            crowd=None,
+            awaited=self._version.awaited,
+            owned=owned,
+        )
 
     def updating(self, *keys: KeyValue, tags: Iterable[str] = ()) -> Update:
         """Wraps a write: `async with users.updating(42): await db.execute("UPDATE ...")`.

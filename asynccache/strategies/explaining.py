@@ -11,8 +11,7 @@ from asynccache.entry import Cell, Value, Writing, is_generation, parse_cell
 from asynccache.errors import StoreUnavailable
 from asynccache.events import MissReason
 from asynccache.stores.base import Store
-from asynccache.strategies.reading import Question
-from asynccache.strategies.verdicts import Hit, MissingGenerations, judge
+from asynccache.strategies.verdicts import Hit, MissingGenerations, Question, judge
 
 __all__ = ["Explanation", "NextRead", "Reason", "TagState", "explain"]
 

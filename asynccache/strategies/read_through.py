@@ -7,8 +7,9 @@ from typing import Any, TypeVar, Unpack, overload
 
 from asynccache.policy import Duration
 from asynccache.protocols import KeyValue, Loader, ManyLoader, Source
-from asynccache.strategies.base import EntryOptions, Strategy, found_only
+from asynccache.strategies.base import EntryOptions, found_only
 from asynccache.strategies.scope import Host
+from asynccache.strategies.sourced import Sourced
 from asynccache.strategies.sources import AnySource, Loading, model_of
 
 __all__ = ["ReadThrough"]
@@ -16,7 +17,7 @@ __all__ = ["ReadThrough"]
 V = TypeVar("V")
 
 
-class ReadThrough(Strategy[V]):
+class ReadThrough(Sourced[V]):
     """A cache in front of a source: ask it for a key, and it loads what it does not have.
 
     Args:
@@ -109,7 +110,3 @@ class ReadThrough(Strategy[V]):
     async def refresh(self, key: KeyValue) -> V | None:
         """Loads now, whatever is cached."""
         return await self._refresh(key, self._loading.loader(key))
-
-    async def warm(self, keys: Iterable[Any]) -> int:
-        """Loads what is not cached of these keys; returns how many exist."""
-        return len(await self.get_many(keys))

@@ -34,12 +34,13 @@ from asynccache.strategies.filling import Filler, Filling, Loaded
 from asynccache.strategies.looking import Looker
 from asynccache.strategies.near import Near
 from asynccache.strategies.verdicts import (
+    MISSING,
     UNSURE,
     Hit,
     Miss,
+    Missing,
     MissingGenerations,
     Question,
-    Recipe,
     Verdict,
     judge,
     proof,
@@ -48,25 +49,12 @@ from asynccache.strategies.verdicts import (
 from asynccache.supervision import TaskOwner, gather
 from asynccache.tokens import new_salt, new_token
 
-__all__ = ["MISSING", "Missing", "Question", "Reader"]
+__all__ = ["Reader"]
 
 V = TypeVar("V")
 
 _PATIENCE: Final = 3
 """How many leases a caller without a `load_timeout` waits for another process before it loads by itself."""
-
-
-class Missing:
-    """The type of MISSING."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING: Final = Missing()
-"""Nothing is cached, and there was no loader: not the same as a remembered "not found", which is None."""
 
 
 class Reader:
@@ -80,12 +68,9 @@ class Reader:
         clock: reads time.
         room: where callers wait for keys to change; whoever sees a change wakes them.
         local: the local tier, if there is one.
-
-    Attributes:
-        direct: whether decorated functions may answer hits without calling it, with `quick` or out of `entries`.
     """
 
-    direct: bool = True
+    direct: bool = True  # whether decorated functions may answer hits without it
 
     def __init__(
         self,
@@ -161,9 +146,9 @@ class Reader:
         return await self._answer(question, verdict, since)
 
     @property
-    def quick(self) -> Callable[[Recipe[Any], tuple[str, ...], Sequence[bytes | None]], Any]:
-        """See `Looker.quick`."""
-        return self._looker.quick
+    def looker(self) -> Looker:
+        """Looks entries up, without counting."""
+        return self._looker
 
     @property
     def cells(self) -> Store:
@@ -179,7 +164,7 @@ class Reader:
         if isinstance(verdict, Hit):
             return self._serve(question, verdict)
         self._missed(verdict)
-        return await self._resolve(question, verdict, since)
+        return await self.resolve(question, verdict, since)
 
     async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
         """Answers many reads; one call to the store finds all hits."""
@@ -204,7 +189,7 @@ class Reader:
                 misses.append((at, verdict))
 
         async def resolve(at: int, miss: Miss) -> None:
-            answers[at] = await self._resolve(questions[at], miss, since)
+            answers[at] = await self.resolve(questions[at], miss, since)
 
         if len(misses) > 1:
             self._store.expect_company()
@@ -249,7 +234,7 @@ class Reader:
             self._count.hits += 1
         if question.load is not None and self._due(question, hit):
             self._refreshing.add(question.key)
-            self._owner.start(self._refresh_behind(question, hit))
+            self._owner.start(self.refresh_stale(question, hit))
         return hit.value
 
     def _due(self, question: Question[Any], hit: Hit[Any]) -> bool:
@@ -262,12 +247,14 @@ class Reader:
             and len(self._refreshing) < self._max_refreshes
         )
 
-    async def _refresh_behind(self, question: Question[V], hit: Hit[V]) -> None:
+    async def refresh_stale(self, question: Question[V], hit: Hit[V], *, crowded: bool = False) -> None:
+        """Loads what is still served, unless somebody is at it; raises nothing. `crowded`: with others, just found."""
         assert question.load is not None  # noqa: S101 - for the type checker
         token = new_token()
         try:
             # The generations must be those from before the load, and may be newer than the hit's.
-            _, generations = await self._looker.read(question)
+            known = {key: raw for key, raw in hit.entry.tags if key in question.generations} if crowded else None
+            generations = known or (await self._looker.read(question))[1]
             if not storable(generations):
                 return  # the hit is outdated by now, and the next reader will see it
             reply = await self._store.apply(question.key, Refresh(token, question.recipe.policy.lease_ms, hit.entry.id))
@@ -275,7 +262,14 @@ class Reader:
                 return
             self._count.refreshes += 1
             filling = Filling(
-                question.key, question.recipe, question.load, generations, token, reply.now_ms, refresh=True
+                question.key,
+                question.recipe,
+                question.load,
+                generations,
+                token,
+                reply.now_ms,
+                refresh=True,
+                crowded=crowded,
             )
             await self._filler.run(filling)
         except StoreUnavailable:
@@ -295,7 +289,8 @@ class Reader:
         if miss.reason is MissReason.UNREADABLE:
             self._count.unreadable += 1
 
-    async def _resolve(self, question: Question[V], miss: Miss, since: int) -> V | Missing | None:
+    async def resolve(self, question: Question[V], miss: Miss, since: int) -> V | Missing | None:
+        """Answers a read that missed: `since` is what `moment` was before it looked."""
         if question.load is None:
             return MISSING
         flight_key = (question.key, question.recipe.codec.fingerprint)

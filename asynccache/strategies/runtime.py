@@ -12,7 +12,8 @@ from weakref import WeakSet
 
 from asynccache.clock import Clock
 from asynccache.errors import CacheNotOpen, ConfigurationError, StoreUnavailable
-from asynccache.events import Counters
+from asynccache.events import ChangesHealth, Counters
+from asynccache.hot_keys.lists import HotKeyLists
 from asynccache.observability.recording import Recorder
 from asynccache.protocols import Resource
 from asynccache.steps import Ensure
@@ -23,7 +24,7 @@ from asynccache.strategies.writing import Writer
 from asynccache.supervision import Service, Supervisor
 from asynccache.tokens import new_salt
 
-__all__ = ["BufferHealth", "Closable", "Runtime", "RuntimeState"]
+__all__ = ["BufferHealth", "Closable", "Named", "Runtime", "RuntimeState"]
 
 
 class RuntimeState(enum.Enum):
@@ -64,6 +65,20 @@ class Closable(Protocol):
         ...
 
 
+class Named(Protocol):
+    """A strategy, as far as all are alike."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as it stands in keys."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Its name after those of the namespaces around it."""
+        ...
+
+
 class Runtime:
     """What strategies of all namespaces work with.
 
@@ -76,6 +91,8 @@ class Runtime:
         supervisor: runs services.
         usable: whether the cache is open, and was opened in this process.
         background: whether this process runs services such as flushers; may be changed before the cache is opened.
+        running: what has to end at once when the cache closes, before the sources that it uses.
+        hot_keys: counts which keys are asked for; None if nobody wants to know.
         recorder: records what the cache is asked for; None if nothing does.
     """
 
@@ -89,6 +106,7 @@ class Runtime:
         clock: Clock,
         supervisor: Supervisor,
         background: bool,
+        hot_keys: HotKeyLists | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self.store = store
@@ -106,8 +124,15 @@ class Runtime:
         self._adopted: list[object] = []
         self._opening: dict[int, asyncio.Lock] = {}
         self.reports: list[Callable[[], BufferHealth]] = []
+        self.running: set[Closable] = set()
+        self.listeners: list[Callable[[], ChangesHealth]] = []
         self._services: list[tuple[Service, bool]] = []
         self._closables: list[Closable] = []
+        self._strategies: WeakSet[Named] = WeakSet()
+        self.hot_keys = hot_keys
+        if hot_keys is not None:
+            self.serve(hot_keys, always=True)
+            self.on_close(hot_keys)
         if recorder is not None:
             self.adopt(recorder)
             self.serve(recorder, always=True)
@@ -140,14 +165,20 @@ class Runtime:
             )
         return CacheNotOpen(f"the cache is {self.state.value}: use it inside `async with cache:` or its lifespan")
 
-    async def start(self) -> None:
-        """Opens the store and what was added before."""
+    async def start(self, *, services: bool = True, parts: bool = True) -> None:
+        """Opens the store and what was added before.
+
+        Args:
+            services: starts background services.
+            parts: opens sources and sinks, too.
+        """
         await self.store.open()
         self.state = RuntimeState.OPEN
         self.usable = True
-        await self.use_adopted()
+        if parts:
+            await self.use_adopted()
         for service, always in self._services:
-            if always or self.background:
+            if services and (always or self.background):
                 self.supervisor.start(service)
 
     async def stop(self) -> None:
@@ -165,7 +196,7 @@ class Runtime:
                     errors.append(error)
 
         try:
-            await attempt(self._closables)
+            await attempt((*self.running, *self._closables))
             await attempt((self.supervisor, self.reader, self.writer, *reversed(self._resources), self.store))
         finally:
             self._resources.clear()
@@ -176,6 +207,11 @@ class Runtime:
     def adopt(self, *parts: object) -> None:
         """Opens these sources and sinks with the cache; what comes after that is opened at its first use."""
         self._adopted += [part for part in parts if all(part is not known for known in self._adopted)]
+
+    @property
+    def adopted(self) -> tuple[object, ...]:
+        """What is opened with the cache."""
+        return tuple(self._adopted)
 
     async def use_adopted(self) -> None:
         """Opens what was adopted."""
@@ -196,7 +232,8 @@ class Runtime:
         """Runs a service while the cache is open, if this process runs services, or `always`."""
         if any(service.name == other.name for other in self.services):
             raise ConfigurationError(
-                f"there is a {service.name!r} already: give each write-behind strategy its own name"
+                f"there is a {service.name!r} already: give each write-behind strategy, and each source of changes,"
+                " its own name, and warm a strategy once at the start"
             )
         self._services.append((service, always))
         if self.state is RuntimeState.OPEN and (always or self.background):
@@ -206,6 +243,15 @@ class Runtime:
     def services(self) -> tuple[Service, ...]:
         """All services that were ever offered, those included that this process does not run."""
         return tuple(service for service, _ in self._services)
+
+    def register(self, strategy: Named) -> None:
+        """Lets a strategy be found by its name, as long as it lives."""
+        self._strategies.add(strategy)
+
+    @property
+    def strategies(self) -> tuple[Named, ...]:
+        """The strategies that are in use, by name."""
+        return tuple(sorted(self._strategies, key=lambda strategy: strategy.origin))
 
     def on_close(self, closable: Closable) -> None:
         """Finishes this before the cache closes."""

@@ -122,6 +122,11 @@ class Scope:
         """Keys of the generations that an entry with these tags carries: the namespaces', and each tag's."""
         return (*self.space.own_generations(), *(self.space.generation(tag) for tag in tags))
 
+    def outdated_by(self, tags: Iterable[str] = ()) -> tuple[str, ...]:
+        """Generations each of which outdates all entries that have these tags: first this namespace's, then those of
+        the namespaces around it, then each tag's."""
+        return (*reversed(self.space.own_generations()), *(self.space.generation(tag) for tag in tags))
+
     def __repr__(self) -> str:
         return f"Scope({'/'.join(self.space.path)!r})"
 

@@ -7,7 +7,7 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from asynccache.errors import ConfigurationError
@@ -16,7 +16,7 @@ from asynccache.stores.batching import Batcher
 from asynccache.strategies.loading import Load, LoadContext, bind_loader
 from asynccache.supervision import gather
 
-__all__ = ["AnySource", "CheckedSource", "Loading", "model_of"]
+__all__ = ["AnySource", "CheckedSource", "Loading", "StreamsKeys", "model_of"]
 
 V = TypeVar("V")
 
@@ -30,6 +30,20 @@ class CheckedSource(Protocol):
 
     def check_key(self, key: Any, /) -> None:
         """Raises `InvalidKey` for a key value that cannot be one of its keys."""
+        ...
+
+
+@runtime_checkable
+class StreamsKeys(Protocol):
+    """A source that streams the keys which a query returns."""
+
+    def stream_keys(self, query: str, /, *args: Any) -> AsyncGenerator[Any, None]:
+        """Key values, one after the other.
+
+        Args:
+            query: returns the key columns, in the key's order.
+            args: its arguments.
+        """
         ...
 
 
@@ -60,6 +74,11 @@ class Loading(Generic[V]):
             return
         self._many = many
         self._batcher = Batcher(self._load, name="loads", max_batch=max_batch, max_calls=max_calls)
+
+    @property
+    def crowd(self) -> Callable[[], None] | None:
+        """`expect_company` of a source that loads many keys at once; None of one that loads them one by one."""
+        return None if self._batcher is None else self.expect_company
 
     def loader(self, key: KeyValue) -> Load[V]:
         """Loads one key, in one query with the others of this moment."""

@@ -32,16 +32,19 @@ class TagRule:
 
     Attributes:
         fixed: the tags, if they are the same for all entries and known without the call.
+        common: those of the tags that every entry has, whatever else it has.
         early: tags of a call.
         late: tags of a result and its call, `late(result, *args, **kwargs)`; None if there are none.
     """
 
     def __init__(self, tags: Any, signature: inspect.Signature = _KEY, where: str = "tags") -> None:
         self.fixed: tuple[str, ...] | None = None
+        self.common: tuple[str, ...] = ()
         self.late: Callable[..., tuple[str, ...]] | None = None
         if not callable(tags):
             names = check_tags(tags, where)
             self.early: Callable[..., tuple[str, ...]] = compile_templates(names, signature)
+            self.common = tuple(name for name in names if "{" not in name and "}" not in name)
             if not any("{" in name or "}" in name for name in names):
                 self.fixed = names
             return

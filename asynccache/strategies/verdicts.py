@@ -28,9 +28,11 @@ from asynccache.strategies.admitting import Admitting
 from asynccache.strategies.loading import Load
 
 __all__ = [
+    "MISSING",
     "UNSURE",
     "Hit",
     "Miss",
+    "Missing",
     "MissingGenerations",
     "Question",
     "Recipe",
@@ -123,6 +125,19 @@ class MissingGenerations:
     """The entry carries tags that were not read with it; read them, and judge again."""
 
     keys: tuple[str, ...]
+
+
+class Missing:
+    """The type of MISSING."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+"""Nothing is cached, and there was no loader: not the same as a remembered "not found", which is None."""
 
 
 Verdict: TypeAlias = Hit[V] | Miss

@@ -10,11 +10,12 @@ from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, seconds
 from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
-from asynccache.strategies.base import EntryOptions, Strategy, found_only
+from asynccache.strategies.base import EntryOptions, found_only
 from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt
 from asynccache.strategies.putting import PutOps
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Host
+from asynccache.strategies.sourced import Sourced
 from asynccache.strategies.sources import AnySource, Loading, model_of
 from asynccache.strategies.versions import VersionCounter
 from asynccache.supervision import logger
@@ -35,7 +36,7 @@ PARTITIONS: Final = 16
 """Over how many parts a buffer is spread where nobody says otherwise."""
 
 
-class WriteBehind(Strategy[V]):
+class WriteBehind(Sourced[V]):
     """A cache that takes writes at Redis' speed and flushes them into the database in batches.
 
     Until a write is flushed, it is what every process reads, after its cached value has expired, too. Each write
@@ -126,7 +127,6 @@ class WriteBehind(Strategy[V]):
                 " to leave entries behind give the strategy another name"
             )
         super().__init__(cache, name, type=model_of(sink) if type is None else type, parts=(sink, source), **options)
-        origin = f"{self._scope.where}{name}"
         self._sink = sink
         self._drain = seconds(drain, "drain")
         self._max_batch = max_batch
@@ -152,9 +152,9 @@ class WriteBehind(Strategy[V]):
             self._buffer, self._records, None if self._source is None else self._load_exact
         )
         self._loading: Loading[V] = Loading(self._load_many)
-        self._letters = Letters(self._prepare, sink, origin, self._records.write, self._readers_forget)
+        self._letters = Letters(self._prepare, sink, self.origin, self._records.write, self._readers_forget)
         self._flusher: Flusher[V] = Flusher(
-            origin,
+            self.origin,
             self._buffer,
             self._records,
             OpenedSink(sink, self._open_parts),

@@ -71,8 +71,13 @@ class Writer:
         """
         return Update(self, cells, tuple(dict.fromkeys(generations)), deferred=deferred)
 
-    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = ()) -> None:
+    async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = (), *, certain: bool = False) -> None:
         """Empties cells, and outdates whatever carries the generations.
+
+        Args:
+            cells: keys.
+            generations: of tags and namespaces.
+            certain: raises without an answer from Redis whatever `on_outage` says, because the caller will try again.
 
         Raises:
             StoreUnavailable: Redis did not confirm it; it is carried out before this process serves anything again.
@@ -86,7 +91,7 @@ class Writer:
             await self._store.apply_many(steps)
         except StoreUnavailable:
             self._count.store_failures += 1
-            if self._refuse:
+            if self._refuse or certain:
                 raise
 
     async def begin(self, update: Update) -> None:

@@ -112,7 +112,7 @@ OPERATIONS: dict[str, Operation] = {
     "CacheAside.updating": _aside_updating,
     "ReadThrough.get": lambda s: ReadThrough(s.cache, "item", source=s.rows, tags=["t"]).get("k"),
     "ReadThrough.get_many": lambda s: s.through.get_many(["k", "l", "m"]),
-    "ReadThrough.warm": lambda s: s.through.warm(["k", "l"]),
+    "ReadThrough.warm": lambda s: s.through.warm(["k", "l"]).run(),
     "WriteThrough.put": lambda s: s.through.put("k", 2),
     "WriteThrough.put, tags": lambda s: s.through.put("k", 2, tags=["u"]),
     "WriteThrough.put_many": lambda s: s.through.put_many({"k": 2, "l": 3}),

@@ -1,5 +1,6 @@
 """What type checkers see of the public API. Checked by mypy and pyright, never run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_type
 from uuid import UUID
@@ -12,7 +13,10 @@ from asynccache import (
     Always,
     Cache,
     CacheAside,
+    ChangesHealth,
     Explanation,
+    HotKey,
+    HotKeys,
     Namespace,
     Policy,
     Predicate,
@@ -22,12 +26,14 @@ from asynccache import (
     Stats,
     Upgrade,
     VersionCounter,
+    Warming,
+    WarmReport,
     WriteBehind,
     WriteThrough,
 )
 from asynccache.admission import AdmissionPolicy
 from asynccache.keys import CellKey
-from asynccache.postgres import PostgresTable, transaction
+from asynccache.postgres import ChangesStats, PostgresChanges, PostgresTable, TableChanges, transaction
 
 
 @dataclass
@@ -36,7 +42,13 @@ class User:
     name: str
 
 
-cache = Cache("redis://localhost:6379/0", namespace="shop", ttl=300, policy=Policy(stale="1m", jitter=0.2))
+cache = Cache(
+    "redis://localhost:6379/0",
+    namespace="shop",
+    ttl=300,
+    policy=Policy(stale="1m", jitter=0.2),
+    hot_keys=HotKeys(half_life="5m"),
+)
 app = FastAPI(lifespan=cache.lifespan)
 
 
@@ -114,6 +126,16 @@ async def strategies(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     by_function = ReadThrough(cache, "user", source=load_user, ttl=300)
     assert_type(await by_function.get(42), User | None)
 
+    assert_type(await read.warm([1, 2], rate=100, resume="nightly", progress=True), WarmReport)
+    assert_type(await read.warm_query("SELECT id FROM users LIMIT $1", 10), WarmReport)
+    assert_type(await read.warm_hot(top=10, concurrency=2), WarmReport)
+    assert_type(read.warm([1]), Warming[User])
+    assert_type(await aside.warm([1], load=load_user), WarmReport)
+    assert_type(await read.hot(top=5), list[HotKey])
+    cache.warm_at_start(read, hot=100, before_ready=True, timeout="10s", rate=1000)
+    cache.warm_at_start(aside, keys=lambda: iter([1]), load=load_user)
+    read.warm([1], speed=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
     write = WriteThrough(cache, "user", source=table, ttl=300)
     assert_type(write, WriteThrough[User])
     assert_type(await write.put(42, User(42, "Ada")), User)
@@ -155,6 +177,26 @@ async def invalidation(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     ReadThrough(cache, "user", source=load_user, unknown=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     async with transaction(pool) as connection, cache.updating("a"):
         await connection.execute("SELECT 1")
+
+
+def team_tags(row: Mapping[str, Any]) -> list[str]:
+    return [f"team:{row['team_id']}"]
+
+
+async def database_changes(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    aside = CacheAside(cache, "user", type=User)
+    by_id = TableChanges("users", key="id", entries=[aside, get_user, team_tags], tags=["users"], columns=["team_id"])
+    by_parts = TableChanges("app.orders", key=("tenant", "id"), tags=team_tags, whole=["orders"])
+    changes = PostgresChanges(pool, tables=[by_id, by_parts], name="one", poll="1s", retention="7d", notify=False)
+    cache.follow(changes)
+    cache.namespace("tenant-7").follow(changes)
+    assert_type(changes.sql(), str)
+    assert_type(changes.stats, ChangesStats)
+    assert_type(cache.health().changes, tuple[ChangesHealth, ...])
+    await changes.install()
+    await changes.uninstall()
+    cache.follow(by_id)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    TableChanges("users", key="id", entries=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 def is_member(user: User) -> bool:

@@ -116,7 +116,8 @@ async def test_the_first_failure_of_a_row_is_logged_with_its_traceback_the_rest_
 async def test_a_service_may_end(supervisor: Supervisor) -> None:
     service = Scripted(end)
     supervisor.start(service)
-    await until(lambda: health(supervisor).state is ServiceState.STOPPED)
+    await until(lambda: health(supervisor).state is ServiceState.DONE)
+    assert health(supervisor).ok  # there was no more to do
     assert service.starts == 1
     supervisor.start(service)  # and be started again
     await until(lambda: service.starts == 2)
