@@ -14,9 +14,9 @@ __all__ = ["Codec", "Limits", "Packed", "as_array"]
 V = TypeVar("V")
 
 
-def as_array(items: Sequence[bytes]) -> bytes:
-    """Values in msgpack as one array in msgpack."""
-    return b"\xdd" + len(items).to_bytes(4, "big") + b"".join(items)
+def as_array(items: Sequence[bytes], size: int | None = None) -> bytes:
+    """Values in msgpack as one array in msgpack; `size` is how many there are, if an item holds several."""
+    return b"\xdd" + (len(items) if size is None else size).to_bytes(4, "big") + b"".join(items)
 
 
 class Packed(NamedTuple):

@@ -57,7 +57,7 @@ class _Head(msgspec.Struct, array_like=True, frozen=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Head).decode
-_decode_heads = msgspec.msgpack.Decoder(list[tuple[bytes, bytes, bool, bytes]]).decode
+_decode_any = msgspec.msgpack.Decoder().decode
 _SIZE: Final = struct.Struct(">I").pack
 _LIFE: Final = struct.Struct(">QQ").pack
 _NO_COST: Final = bytes(4)
@@ -288,17 +288,19 @@ class Records(Generic[V]):
 
     def _columns_of(self, records: Sequence[bytes]) -> Puts[V] | None:
         """None for whatever must be looked at one by one, so that it is found there what is the matter."""
-        if {record[:1] for record in records} != {b"P"}:
+        # Heads of four parts: as one flat array, they are read without an object for each.
+        if {record[:1] + record[5:6] for record in records} != {b"P\x94"}:
             return None
-        heads = [record[5:] for record in records]
-        if [*map(len, heads)] != [int.from_bytes(record[1:5], "big") for record in records]:
+        parts = [record[6:] for record in records]
+        if [len(part) + 1 for part in parts] != [int.from_bytes(record[1:5], "big") for record in records]:
             return None  # there are adjustments
         try:
-            keys, fingerprints, compressed, payloads = zip(*_decode_heads(as_array(heads)), strict=True)
+            flat = _decode_any(as_array(parts, 4 * len(parts)))
+            keys, fingerprints, compressed, payloads = (flat[at::4] for at in range(4))
             if {*fingerprints} != {self._codec.fingerprint} or any(compressed) or fingerprints[0] in self._upgraders:
                 return None
             return Puts(self._keys.decode_all(keys), self._codec.decode_all(payloads))
-        except (msgspec.MsgspecError, DecodeError):
+        except (msgspec.MsgspecError, DecodeError, TypeError):  # the last where a part is of another type
             return None
 
     def write(self, record: bytes) -> Write[V]:

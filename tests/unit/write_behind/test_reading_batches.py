@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +92,27 @@ def test_a_compressed_value_is_read() -> None:
     records: Records[str] = Records(packer)
     many = [records.put_op(key, packer.pack("x" * 10**key), None).record() for key in (1, 3)]
     assert list(records.writes(many)) == [Put(1, "x" * 10), Put(3, "x" * 1000)]
+
+
+def damaged_head(*parts: object) -> bytes:
+    head = msgspec.msgpack.encode(parts)
+    return b"P" + len(head).to_bytes(4, "big") + head
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        damaged_head(5, RECORDS._codec.fingerprint, False, b"\x80"),
+        damaged_head(b"\x05", RECORDS._codec.fingerprint, False, 5),
+        damaged_head(b"\x05", [], False, b"\x80"),
+        damaged_head(b"\x05", RECORDS._codec.fingerprint, 7, b"\x80"),
+        damaged_head(b"\x05", RECORDS._codec.fingerprint),
+        damaged_head(b"\x05", RECORDS._codec.fingerprint, False, b"\x80")[:-1] + b"\xc1\xc1",
+    ],
+)
+def test_a_damaged_head_is_a_damaged_record_among_good_ones(damaged: bytes) -> None:
+    with pytest.raises(DecodeError):
+        RECORDS.writes([put(1).record(), damaged, put(3).record()])
 
 
 @pytest.mark.parametrize("damaged", [b"", b"P", b"P\x00\x00\x00\x09abc", b"Z\x00\x00\x00\x00"])
