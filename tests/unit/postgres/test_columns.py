@@ -178,6 +178,13 @@ def test_a_subclass_among_the_values_does_not_lose_its_turn_to_be_checked() -> N
     assert outcome(by, puts) == outcome(by, list(puts))
 
 
+@pytest.mark.parametrize("model", [Struct, Plain, Typed, Pydantic, dict])
+def test_something_else_among_the_values_is_found(model: Any) -> None:
+    by = writer(model)
+    puts = Puts([1, 2], [model(id=1, name="x", rank=1, at=None), "something else"])
+    assert outcome(by, puts) == outcome(by, list(puts))
+
+
 def test_plain_puts_do_go_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else all of the above compares a thing with itself."""
     monkeypatch.setattr(RowMaker, "runs", lambda *_: pytest.fail("one by one"))

@@ -87,6 +87,25 @@ def test_one_record_that_cannot_be_read_is_not_read_as_another_ones(damage: byte
         RECORDS.writes([put(1).record(), bad, put(3).record()])
 
 
+def test_an_older_models_record_is_upgraded_among_those_of_this_one() -> None:
+    upgrades: Any = {(2, codec_for(Older).fingerprint): lambda *_: (Score(1, 77), Packed(b"", False))}
+    records: Records[Any] = Records(codec_for(Score), Rows(Score, key=("id",)), upgrades)
+    writes = records.writes([put(1).record(), put(2, type_=Older).record()])
+    assert list(writes) == [Put(1, Score(1, 1)), Put(2, Score(1, 77))]
+
+
+def test_what_says_that_it_is_compressed_is_not_read_as_it_is() -> None:
+    wrong = RECORDS.put_op(2, Packed(codec_for(Score).encode(Score(2)), True), None).record()
+    with pytest.raises(DecodeError):
+        RECORDS.writes([put(1).record(), wrong])
+
+
+def test_what_one_record_lacks_is_not_taken_from_another() -> None:
+    good = put(1).record()
+    with pytest.raises(DecodeError):
+        RECORDS.writes([good + put(2).record()[6:], b"P\x00\x00\x00\x01\x94"])
+
+
 def test_a_compressed_value_is_read() -> None:
     packer = codec_for(str, compress_above=10)
     records: Records[str] = Records(packer)
