@@ -69,12 +69,17 @@ class TestTheSameName:
         assert len(await rows(new)) == 2
 
     async def test_another_namespace_has_a_place_of_its_own(self, pool: asyncpg.Pool[Any], follow: Follow) -> None:
-        first, second = await follow(), await follow(cache={"namespace": "another"})
+        tags_only: dict[str, Any] = {"entries": []}
+        first, second = await follow(table=tags_only), await follow(table=tags_only, cache={"namespace": "another"})
         for one in (first, second):
             await one.at_work()
+            assert await one.count() == 0
         await pool.execute("INSERT INTO users VALUES (1, 'Ada')")
-        for one in (first, second):
-            await one.sees(u1="Ada")
+
+        async def seen() -> bool:
+            return (await first.count(), await second.count()) == (1, 1)
+
+        await until(seen, "both to count anew")
 
 
 class TestAnotherName:
@@ -194,6 +199,41 @@ class TestPruning:
         await away.cache.startup()
         await away.at_work()
         assert away.changes.stats.cleared == 2
+
+    async def test_keeps_what_was_open_at_anothers_position(
+        self, follow: Follow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The position of the listener that is away is beyond a transaction that had not ended then."""
+        monkeypatch.setattr("asynccache.postgres.changes.listener._PRUNE_EVERY", 0.0)
+        away, here = await follow(name="away"), await follow(name="here")
+        await here.pool.execute("INSERT INTO users VALUES (1, 'Ada')")
+        for one in (away, here):
+            await one.at_work()
+            await one.caught_up()
+        async with here.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("UPDATE users SET name = 'open'")
+            await here.pool.execute("CREATE TABLE later (); DROP TABLE later")  # a transaction that begins after it
+            await away.sees(u1="Ada")
+
+            async def beyond() -> bool:
+                found = await here.pool.fetchval(
+                    "SELECT pg_snapshot_xip(position)::text FROM asynccache_listener WHERE name = 'away'"
+                )
+                return found is not None
+
+            await until(beyond, "the position to be beyond the open transaction")
+            await away.cache.shutdown()
+            await transaction.commit()
+        await here.sees(u1="open")
+        await here.caught_up()
+        await here.pool.execute("UPDATE users SET team_id = 2")  # and another look, with its pruning
+        await here.caught_up()
+        assert await here.pool.fetchval("SELECT count(*) FROM asynccache_change") == 2
+        handled = away.changes.stats.changes
+        await away.cache.startup()
+        await until(lambda: away.changes.stats.changes == handled + 2, "it to read both")
 
     async def test_gives_up_the_place_of_a_version_that_was_replaced_within_hours(
         self, follow: Follow, monkeypatch: pytest.MonkeyPatch
