@@ -1,5 +1,5 @@
-"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one call for each partition. Calls share
-a command, unless Redis is a cluster; one that is refused leaves the others alone.
+"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one call for each partition. Calls
+share a command, unless Redis is a cluster; one that is refused leaves the others alone.
 
 Invariant: each operation that was acknowledged was merged exactly once, and one without an answer at most once.
 
