@@ -106,7 +106,8 @@ class TestStoppingAndResuming:
         await one.save(40)  # of another batch
         assert await two.begin() == 50
         await one.save(100, done=True)
-        await one.save(60)  # it was on its way when the run ended
+        await one.save(60)  # these were on their way when the run ended
+        await one.save(100)
         assert await two.begin() == 0
         await two.save(10)
         await one.save(70)
