@@ -24,7 +24,7 @@ from asynccache.errors import (
     ValueTooLarge,
     WriteRejected,
 )
-from asynccache.events import MissReason, Stats
+from asynccache.events import ChangesHealth, MissReason, Stats
 from asynccache.hot_keys.settings import HotKey, HotKeys
 from asynccache.lifecycle import CacheHealth
 from asynccache.namespaces import Namespace
@@ -75,6 +75,7 @@ __all__ = [
     "CacheAside",
     "CacheHealth",
     "CacheNotOpen",
+    "ChangesHealth",
     "ConfigurationError",
     "CountsRequests",
     "DatabaseUnavailable",

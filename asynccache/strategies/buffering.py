@@ -52,6 +52,7 @@ class Buffering:
         scope: the namespace that it is in.
         name: the strategy's name.
         partitions, max_pending, durability, replicas, unsafe, confirm_timeout: see `WriteBehind`.
+        spread_above: see `Buffer`.
 
     Attributes:
         buffer: where writes wait.
@@ -69,6 +70,7 @@ class Buffering:
         *,
         partitions: int,
         max_pending: int,
+        spread_above: int,
         durability: Durability,
         replicas: int,
         unsafe: Unsafe,
@@ -111,6 +113,7 @@ class Buffering:
                 name,
                 partitions=partitions,
                 max_pending=max_pending,
+                spread_above=spread_above,
                 send=self._safety.send if durability != "redis" else None,
             )
             self.claims = RedisClaims(store, space, name)

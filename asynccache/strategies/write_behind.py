@@ -122,8 +122,7 @@ class WriteBehind(Sourced[V]):
                 raise ConfigurationError(f"{where}: {what}={count!r} must be a positive int")
         if on_full not in {"wait", "raise", "write_through"}:
             raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
-        if source is None and isinstance(sink, Source):
-            source = sink
+        source = sink if source is None and isinstance(sink, Source) else source
         if options.get("version") is not None and not isinstance(options["version"], VersionCounter):
             raise ConfigurationError(
                 f"{where}: version must be a VersionCounter(): what pends is read under one key, whatever its version;"
@@ -140,6 +139,7 @@ class WriteBehind(Sourced[V]):
             name,
             partitions=partitions,
             max_pending=max_pending,
+            spread_above=max_batch,
             durability=durability,
             replicas=replicas,
             unsafe=unsafe,

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from asynccache.errors import StoreUnavailable
+from asynccache.keys import CellKey
 from asynccache.stores.scripts import Call, Script
 from asynccache.supervision import TaskOwner, backoff, copy_error
 from asynccache.tokens import new_token
 from asynccache.write_behind.records import Op
 
-__all__ = ["Answer", "Lanes", "Send", "Target"]
+__all__ = ["Answer", "Lanes", "Place", "Send", "Target"]
 
 _MAX_OPS: Final = 1000
 """In one pipeline: a script holds up everybody else on the server."""
@@ -45,6 +46,15 @@ class Target(NamedTuple):
     pending: str
     meta: str
     seen: str
+
+
+class Place(NamedTuple):
+    """Where an operation goes: the number of its partition, its bucket in that, and the cell that it makes true, which
+    is empty for an append."""
+
+    partition: int
+    bucket: int
+    cell: CellKey
 
 
 class Answer(NamedTuple):
@@ -68,7 +78,7 @@ class _Request:
     left: int
 
 
-_Item: TypeAlias = "tuple[int, Op, str | None, _Request, int]"
+_Item: TypeAlias = "tuple[Place, Op, _Request, int]"
 
 
 class Lanes:
@@ -79,6 +89,7 @@ class Lanes:
         script: merges.
         targets: the keys of each partition.
         max_pending: most keys that may pend in one partition.
+        spread_above: how many of them stand in one hash before others go to their buckets.
         send: runs the calls.
         tries: how often a call without an answer is sent.
     """
@@ -89,6 +100,7 @@ class Lanes:
         script: Script,
         targets: Sequence[Target],
         max_pending: int,
+        spread_above: int,
         send: Send,
         *,
         tries: int = _TRIES,
@@ -97,6 +109,7 @@ class Lanes:
         self._script = script
         self._targets = targets
         self._max_pending = max_pending
+        self._spread_above = spread_above
         self._send = send
         self._tries = tries
         self._seq = 0
@@ -128,8 +141,8 @@ class Lanes:
         """Lets operations in, again after `aclose`."""
         self._closed = False
 
-    def submit(self, ops: Sequence[tuple[int, Op, str | None]]) -> asyncio.Future[list[Answer]]:
-        """Queues operations, each with its partition and its cell; the future has an answer for each, in order.
+    def submit(self, ops: Sequence[tuple[Place, Op]]) -> asyncio.Future[list[Answer]]:
+        """Queues operations, each with its place; the future has an answer for each, in order.
 
         Its error is `StoreUnavailable`: no answer, or a refusal; some may have been merged.
         """
@@ -139,8 +152,8 @@ class Lanes:
             return future
         request = _Request(future, [None] * len(ops), len(ops))
         queue = self._queue
-        for at, (number, op, cell) in enumerate(ops):
-            queue.append((number, op, cell, request, at))
+        for at, (place, op) in enumerate(ops):
+            queue.append((place, op, request, at))
         if not self._pumping and ops:
             self._pumping = True
             # It begins with the next turn of the loop: the other callers of this one are yet to come.
@@ -194,7 +207,7 @@ class Lanes:
         queue = self._queue
         while queue and len(items) < _MAX_OPS and size < _MAX_BYTES:
             item = queue.popleft()
-            if not item[3].future.done():  # its caller was cancelled
+            if not item[2].future.done():  # its caller was cancelled
                 items.append(item)
                 size += len(item[1].raw)
         return items
@@ -202,7 +215,7 @@ class Lanes:
     async def _write(self, items: Sequence[_Item]) -> None:
         parts: dict[int, list[_Item]] = {}
         for item in items:
-            number = item[0]
+            number = item[0].partition
             if number in parts:
                 parts[number].append(item)
             else:
@@ -220,7 +233,7 @@ class Lanes:
                     part, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
                 )
                 continue
-            for (_, _, _, request, at), verdict in zip(part, verdicts, strict=True):
+            for (_, _, request, at), verdict in zip(part, verdicts, strict=True):
                 request.answers[at] = Answer(verdict, pending, confirmed)
                 request.left -= 1
                 if not request.left and not request.future.done():
@@ -231,11 +244,13 @@ class Lanes:
         self._used.add(target.seen)
         keys: list[str] = [target.pending, target.meta, target.seen]
         ops: list[bytes] = []
-        for _, op, cell, _, _ in part:
-            if cell is not None:
-                keys.append(cell)
+        for place, op, _, _ in part:
+            if place.cell:
+                keys.append(place.cell)
             ops.append(op.raw)
-        return Call(self._script, keys, (self._seq, self._max_pending, _SEEN_MS, b"".join(ops)))
+        buckets = bytes([place.bucket for place, *_ in part])
+        packed = b"".join(ops)
+        return Call(self._script, keys, (self._seq, self._max_pending, _SEEN_MS, packed, self._spread_above, buckets))
 
     async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
         attempt = 1
@@ -255,7 +270,7 @@ class Lanes:
     @staticmethod
     def _fail(items: Sequence[_Item] | deque[_Item], error: Exception) -> None:
         for item in items:
-            future = item[3].future
+            future = item[2].future
             if not future.done():
                 future.set_exception(copy_error(error))
 

@@ -179,7 +179,8 @@ class MemoryBuffer:
             partition.frozen_since = partition.since or 0.0
             if not partition.pending:
                 partition.since = None
-        return Frozen(partition.batch, {field.encode(): record for field, record in partition.frozen.items()})
+        records = {field.encode(): record for field, record in partition.frozen.items()}
+        return Frozen(partition.batch, records, len(partition.pending))
 
     async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:  # noqa: ARG002
         """Drops a batch that the database has, and all its readable values; False if it is gone."""

@@ -1,5 +1,6 @@
 """What type checkers see of the public API. Checked by mypy and pyright, never run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_type
 from uuid import UUID
@@ -12,6 +13,7 @@ from asynccache import (
     Always,
     Cache,
     CacheAside,
+    ChangesHealth,
     Explanation,
     HotKey,
     HotKeys,
@@ -31,7 +33,7 @@ from asynccache import (
 )
 from asynccache.admission import AdmissionPolicy
 from asynccache.keys import CellKey
-from asynccache.postgres import PostgresTable, transaction
+from asynccache.postgres import ChangesStats, PostgresChanges, PostgresTable, TableChanges, transaction
 
 
 @dataclass
@@ -175,6 +177,26 @@ async def invalidation(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     ReadThrough(cache, "user", source=load_user, unknown=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     async with transaction(pool) as connection, cache.updating("a"):
         await connection.execute("SELECT 1")
+
+
+def team_tags(row: Mapping[str, Any]) -> list[str]:
+    return [f"team:{row['team_id']}"]
+
+
+async def database_changes(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    aside = CacheAside(cache, "user", type=User)
+    by_id = TableChanges("users", key="id", entries=[aside, get_user, team_tags], tags=["users"], columns=["team_id"])
+    by_parts = TableChanges("app.orders", key=("tenant", "id"), tags=team_tags, whole=["orders"])
+    changes = PostgresChanges(pool, tables=[by_id, by_parts], name="one", poll="1s", retention="7d", notify=False)
+    cache.follow(changes)
+    cache.namespace("tenant-7").follow(changes)
+    assert_type(changes.sql(), str)
+    assert_type(changes.stats, ChangesStats)
+    assert_type(cache.health().changes, tuple[ChangesHealth, ...])
+    await changes.install()
+    await changes.uninstall()
+    cache.follow(by_id)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    TableChanges("users", key="id", entries=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 def is_member(user: User) -> bool:

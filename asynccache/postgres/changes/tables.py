@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from asynccache.errors import ConfigurationError
@@ -26,8 +26,9 @@ class Keyed(Protocol):
         """Generations each of which outdates all its entries; the first is its namespace's."""
         ...
 
-    async def key_now(self, *key: Any) -> str:
-        """The key in Redis of one entry."""
+    @property
+    def key_now(self) -> Callable[..., Awaitable[str]]:
+        """Awaited with a key, or the parts of one: the key in Redis of its entry."""
         ...
 
 
