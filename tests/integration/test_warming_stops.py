@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from asynccache import (
     Cache,
     ConfigurationError,
     DatabaseUnavailable,
+    MissingExtra,
     ReadThrough,
     WarmProgress,
 )
@@ -106,7 +108,8 @@ class TestStoppingAndResuming:
         await one.save(40)  # of another batch
         assert await two.begin() == 50
         await one.save(100, done=True)
-        await one.save(60)  # it was on its way when the run ended
+        await one.save(60)  # these were on their way when the run ended
+        await one.save(100)
         assert await two.begin() == 0
         await two.save(10)
         await one.save(70)
@@ -134,6 +137,13 @@ class TestStoppingAndResuming:
         shown = capsys.readouterr().err
         assert "warming user" in shown
         assert "100 loaded" in shown
+
+    async def test_a_bar_without_its_extra_says_what_to_install(
+        self, users: ReadThrough[User], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+        with pytest.raises(MissingExtra, match=r"pip install 'asynccache\[cli\]'"):
+            users.warm([1], progress=True)
 
     async def test_the_rate_is_kept(self, make_cache: MakeCache, users: ReadThrough[User], source: Users) -> None:
         await users.warm(range(5))
