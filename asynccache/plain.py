@@ -154,10 +154,6 @@ class PlainCache:
         packed = {self._cell(key): None if value is None else recipe.codec.pack(value) for key, value in values.items()}
         if not packed:
             return
-        if (recorder := self._runtime.recorder) is not None:
-            at = recorder.now()
-            for cell in packed:
-                recorder.record("put", cell, at)
         generations = await self._runtime.generations_now(names)
         if not storable(generations):
             # Somebody is changing what carries these tags: what stands there must go, and nothing new may stay.

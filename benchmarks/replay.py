@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from asynccache.advising import Operation, Plan, Trace
 from asynccache.observability.recording import Recorder
 from asynccache.postgres import PostgresTable
 
-__all__ = ["Item", "make_table", "replay"]
+__all__ = ["Item", "Replayed", "make_table", "replay"]
 
 _CALLERS: Final = 8
 
@@ -28,11 +29,29 @@ class Item:
     count: int
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """What came out.
+
+    Attributes:
+        hit_ratio: the share of reads that the cache counted as hits.
+        outdated_share: the share of reads that returned what had been overwritten before they began.
+    """
+
+    hit_ratio: float
+    outdated_share: float
+
+
 async def make_table(pool: asyncpg.Pool[Any], keys: int) -> None:
     """Makes the table and its rows."""
     await pool.execute("DROP TABLE IF EXISTS items")
     await pool.execute("CREATE TABLE items (id bigint PRIMARY KEY, count bigint NOT NULL)")
     await pool.execute("INSERT INTO items SELECT n, 0 FROM generate_series(0, $1::bigint - 1) AS n", keys)
+
+
+async def _load(pool: asyncpg.Pool[Any], seconds: float, key: int) -> Item | None:
+    row = await pool.fetchrow("SELECT id, count FROM items, pg_sleep($2) WHERE id = $1", key, seconds)
+    return None if row is None else Item(*row)
 
 
 async def replay(
@@ -42,7 +61,10 @@ async def replay(
     pool: asyncpg.Pool[Any],
     namespace: str,
     record: str | Path | Recorder | None = None,
-) -> float:
+    *,
+    query_seconds: float = 0.0,
+    foreign: bool = False,
+) -> Replayed:
     """Runs a trace on real servers.
 
     Args:
@@ -51,9 +73,8 @@ async def replay(
         redis_url, pool: the servers.
         namespace: of the cache.
         record: records what is done.
-
-    Returns:
-        The hit ratio that the cache counted.
+        query_seconds: how long a load takes at least, of read-through; 0: as long as it takes.
+        foreign: writes are made as others make them, without a word to the cache.
     """
     table = PostgresTable(pool, "items", key="id", model=Item)
     policy = Policy(ttl=plan.ttl, stale=plan.stale, jitter=plan.jitter, early=plan.early)
@@ -64,28 +85,39 @@ async def replay(
         elif plan.strategy == "write-through":
             items = WriteThrough(cache, "item", source=table)
         else:
-            items = ReadThrough(cache, "item", source=table)
+            items = ReadThrough(cache, "item", source=partial(_load, pool, query_seconds) if query_seconds else table)
         await items.get(-1)  # connects, in its own time
         before = cache.stats
         loop = asyncio.get_running_loop()
         start = loop.time()
         rest = iter(zip(trace.times, trace.operations, trace.keys, strict=True))
         values = itertools.count(1)
+        written: dict[int, int] = {}
+        reads = outdated = 0
 
         async def call() -> None:
+            nonlocal reads, outdated
             for at, operation, key in rest:
                 await asyncio.sleep(start + at - loop.time())
                 if operation == Operation.GET:
-                    await items.get(key)
+                    known = written.get(key, 0)
+                    item = await items.get(key)
+                    reads += 1
+                    outdated += item.count < known
+                    continue
+                value = next(values)
+                if foreign:
+                    await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, value)
                 elif plan.strategy == "read-through":
                     async with cache.updating(items.key(key)):
-                        await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, next(values))
+                        await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, value)
                 else:
-                    await items.put(key, Item(key, next(values)))
+                    await items.put(key, Item(key, value))
+                written[key] = value
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_CALLERS):
                 group.create_task(call())
         after = cache.stats
     hits = after.hits + after.stale_hits - before.hits - before.stale_hits
-    return hits / (hits + after.misses - before.misses)
+    return Replayed(hits / (hits + after.misses - before.misses), outdated / reads)

@@ -1,4 +1,4 @@
-"""Records what a cache is asked for, and asks which strategy and which TTL would suit that best."""
+"""Records what a cache is asked for, and asks which strategy would suit that best."""
 
 import asyncio
 import tempfile
@@ -15,8 +15,7 @@ async def load_price(product: int) -> int | None:
 
 
 async def serve(url: str, path: Path) -> None:
-    recorder = Recorder(path, max_bytes=10_000_000)
-    async with Cache(url, namespace="shop", ttl="10m", record=recorder) as cache:
+    async with Cache(url, namespace="shop", ttl="10m", record=Recorder(path)) as cache:
         prices = CacheAside(cache, "price", type=int)
         for request in range(1000):
             product = request * request % 50
@@ -27,19 +26,15 @@ async def serve(url: str, path: Path) -> None:
                 await prices.get(product, load=load_price)
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.jsonl"
-        async with embedded.redis_server() as server:
-            await serve(server.url, path)
-        with path.open() as lines:
-            trace = read_trace(lines, name=str(path))
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "trace.jsonl"
+    with embedded.redis_server_sync() as server:
+        asyncio.run(serve(server.url, path))
+    with path.open() as lines:
+        trace = read_trace(lines, name=str(path))
 
-    print(len(trace), "operations on", trace.key_count, "keys")
-    advice = advise(trace, Need(staleness=0, ttls=(600.0,), stale=0))
-    for outcome in advice.outcomes:
-        print(f"{outcome.plan.strategy:13} {outcome.hit_ratio:6.1%} hits, {outcome.outdated} outdated reads")
-    print(advice.verdict.text)
-
-
-asyncio.run(main())
+advice = advise(trace, Need(staleness=0, ttls=(600.0,), stale=0))
+print(len(trace), "operations on", trace.key_count, "keys")
+for outcome in advice.outcomes:
+    print(f"{outcome.plan.strategy:13} {outcome.hit_ratio:6.1%} hits")
+print(advice.verdict.text)

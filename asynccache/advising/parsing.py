@@ -65,10 +65,13 @@ def read_trace(lines: Iterable[str], *, name: str = "trace", unit: TimeUnit = "s
     read = _json_rows if first.lstrip("\ufeff \t").startswith("{") else _csv_rows
     for number, row in read(chain((first.lstrip("\ufeff"),), source), name, builder):
         try:
-            time, operation, key, cost = row
+            time, operation, key, cost, missing = row
             if sample < 1 and not in_sample(key, sample):
                 continue
-            builder.add(_time(time, _UNITS[unit]), _operation(operation), key, _cost(cost))
+            known = _operation(operation)
+            if missing is True and known is Operation.GET:
+                known = Operation.GET_NOTHING
+            builder.add(_time(time, _UNITS[unit]), known, key, _cost(cost))
         except (ConfigurationError, ValueError) as error:
             raise ConfigurationError(f"{name}, line {number}: {error}") from None
     if not len(builder):
@@ -76,7 +79,7 @@ def read_trace(lines: Iterable[str], *, name: str = "trace", unit: TimeUnit = "s
     return builder.build()
 
 
-_Row: TypeAlias = tuple[Any, Any, str, Any]
+_Row: TypeAlias = tuple[Any, Any, str, Any, Any]
 
 
 def _json_rows(lines: Iterator[str], name: str, builder: TraceBuilder) -> Iterator[tuple[int, _Row]]:
@@ -96,13 +99,11 @@ def _json_rows(lines: Iterator[str], name: str, builder: TraceBuilder) -> Iterat
             fields = _fields(list(found), f"{name}, line {number}")
         time, operation, key, cost = fields
         try:
-            row = (found[time], found[operation], _key(found[key]), None if cost is None else found.get(cost))
+            row = found[time], found[operation], _key(found[key])
         except KeyError as error:
             raise ConfigurationError(f"{name}, line {number}: there is no {error.args[0]!r}") from None
-        if cost is None and "cost" in found:
-            fields = (time, operation, key, "cost")
-            row = (*row[:3], found["cost"])
-        yield number, row
+        # Only lines with a load have a cost, so that the first line need not show its name.
+        yield number, (*row, found.get(cost or "cost"), found.get("missing"))
 
 
 def _csv_rows(lines: Iterator[str], name: str, builder: TraceBuilder) -> Iterator[tuple[int, _Row]]:
@@ -120,7 +121,7 @@ def _csv_rows(lines: Iterator[str], name: str, builder: TraceBuilder) -> Iterato
                 raise ConfigurationError(
                     f"{name}, line {reader.line_num}: {len(row)} fields, but the header has {len(header)}"
                 )
-            yield reader.line_num, (row[time], row[operation], row[key], None if cost is None else row[cost])
+            yield reader.line_num, (row[time], row[operation], row[key], None if cost is None else row[cost], None)
     except csv.Error as error:
         raise ConfigurationError(f"{name}, line {reader.line_num}: {error}") from None
     del builder

@@ -10,7 +10,7 @@ It does what the read and write paths do (`strategies/reading.py`, `writing.py`,
   together `flush_every` after its first one; what is deleted is "not found", which is not stored.
 
 What it leaves out: evictions (Redis is taken to have room), outages, the local tier (which answers only what Redis has,
-too), tags and versions. Until a trace's first write nothing is known of a key, so it is taken to exist.
+too), tags and versions. A key is taken to exist, unless its deletion or the read itself says otherwise.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Simulation:
         self._refreshing: dict[int, _Refresh] = {}
         self._draw = random.Random(world.seed).random  # noqa: S311 - spreads load
         self._whose = random.Random(world.seed + 1).random  # noqa: S311 - the same writes in every plan
-        self._load_cost = trace.mean_cost(Operation.GET)
+        self._load_cost = trace.mean_cost(Operation.GET, Operation.GET_NOTHING)
         self._write_cost = trace.mean_cost(Operation.PUT, Operation.DELETE)
         self._pending: list[set[int]] = [set() for _ in range(plan.partitions)]
         self._due: list[tuple[float, int]] = []
@@ -89,14 +89,14 @@ class _Simulation:
     def run(self) -> Outcome:
         trace, plan = self._trace, self._plan
         cached, behind = plan.strategy != "none", plan.strategy == "write-behind"
-        get = Operation.GET
+        get, nothing = Operation.GET, Operation.GET_NOTHING
         for now, operation, key, cost in zip(trace.times, trace.operations, trace.keys, trace.costs, strict=True):
             if behind and self._due and now >= self._due[0][0]:
                 self._flush(now)
-            if operation == get:
+            if operation in {get, nothing}:
                 self._reads += 1
                 if cached:
-                    self._read(now, key, cost)
+                    self._read(now, key, cost, exists=operation == get)
                 else:
                     self._loads += 1
             else:
@@ -123,14 +123,14 @@ class _Simulation:
 
     # -- reading
 
-    def _read(self, now: float, key: int, cost: float) -> None:
+    def _read(self, now: float, key: int, cost: float, *, exists: bool) -> None:
         if self._refreshing and key in self._refreshing:
             self._refreshed(now, key)
         if self._written[key] > now:
             self._loads += 1
             return
         if self._dead[key] <= now:
-            self._miss(now, key, cost)
+            self._miss(now, key, cost, exists=exists)
             return
         if self._ready[key] > now:
             return  # shares the load
@@ -156,10 +156,10 @@ class _Simulation:
         reach = cost * self._plan.early
         return remaining <= reach * LARGEST_DRAW and -reach * math.log(1.0 - self._draw()) >= remaining
 
-    def _miss(self, now: float, key: int, cost: float) -> None:
+    def _miss(self, now: float, key: int, cost: float, *, exists: bool) -> None:
         self._loads += 1
         self._refreshing.pop(key, None)  # what it brings is not stored: the value that it was to replace is gone
-        if key not in self._gone:
+        if exists and key not in self._gone:
             took = self._loading(cost)
             self._store(now, key, now + took)
 

@@ -24,6 +24,8 @@ class Operation(enum.IntEnum):
     INVALIDATE = 3
     """The entry was emptied, because the database had been changed by other means."""
     INCREMENT = 4
+    GET_NOTHING = 5
+    """A read of what does not exist."""
 
 
 class Trace:

@@ -34,7 +34,7 @@ _EVERY: Final = 0.5
 _WAITING: Final = 50_000
 _WAKE: Final = 10_000
 
-_Noted: TypeAlias = tuple[float, str, str, float | None]
+_Noted: TypeAlias = tuple[float, str, str, float | None, bool]
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
@@ -42,6 +42,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     op: str
     key: str
     cost: float | None = None
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Recorder:
     """Records a cache's operations into a file: `Cache(..., record=Recorder("trace.jsonl", sample=0.1))`.
 
     A line is `{"t": seconds since the epoch, "op": "get" | "put" | "delete" | "increment" | "invalidate", "key": "...",
-    "cost": seconds}`; `cost` is how long the load of a read took, if there was one, or how long a write was under way.
+    "cost": seconds, "missing": true}`; `cost` is how long the load of a read took, if there was one, or how long a
+    write was under way; `missing` is there if what was read does not exist.
     Lines are appended, so that several processes of one machine may share a file.
 
     Args:
@@ -131,7 +133,7 @@ class Recorder:
         """Tells the time as `record` takes it, in seconds."""
         return self._clock.monotonic
 
-    def record(self, op: str, key: str, at: float, cost: float | None = None) -> None:
+    def record(self, op: str, key: str, at: float, cost: float | None = None, *, missing: bool = False) -> None:
         """Notes one operation.
 
         Args:
@@ -139,13 +141,14 @@ class Recorder:
             key: to which key.
             at: when it began, as `now` tells it.
             cost: how long its load or write took, in seconds; None if there was none.
+            missing: what was read does not exist.
         """
         if self._file is None or self._stopped is not None or len(self._waiting) >= _WAITING:
             self._dropped += 1
             return
         if self._sample < 1 and not in_sample(key, self._sample):
             return
-        self._waiting.append((at, op, key, cost))
+        self._waiting.append((at, op, key, cost, missing))
         if len(self._waiting) == _WAKE:
             self._wake.set()
 
@@ -222,11 +225,11 @@ class Recorder:
         encode = msgspec.json.Encoder().encode
         room = self._max_bytes - os.fstat(file).st_size
         parts: list[bytes] = []
-        for at, op, key, cost in taken:
+        for at, op, key, cost, missing in taken:
             name = str(key)  # of a CellKey, too
             if self._secret is not None:
                 name = blake2b(name.encode(), digest_size=9, key=self._secret).hexdigest()
-            line = _Line(round(self._epoch + at, 6), op, name, None if cost is None else round(cost, 6))
+            line = _Line(round(self._epoch + at, 6), op, name, None if cost is None else round(cost, 6), missing)
             parts.append(encode(line) + b"\n")
             room -= len(parts[-1])
             if room < 0:

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeAlias, TypeVar, assert_never
 from urllib.parse import parse_qs, urlsplit
@@ -171,7 +172,7 @@ class RedisStore:
         return await self._calls(Call(script, keys, args))
 
     async def run_many(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
-        """Runs scripts that are safe to repeat, in one pipeline of their own; then other commands on its connection.
+        """Runs scripts that are safe to repeat, in one pipeline of their own; then other commands, on its connection.
 
         Returns:
             The reply of each, those of the commands last; of a script that the server refused, the `StoreUnavailable`.
@@ -221,12 +222,13 @@ class RedisStore:
 
     async def _send(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> list[Any]:
         if isinstance(self._client, RedisCluster):
-            # One connection a node, for a crowd, too. It may send commands again, which every script here bears; so
-            # its `evalsha`, which is refused for the sake of others, is passed by.
+            # One connection a node, for a crowd, too. It may send commands again, which every script here bears (so its
+            # `evalsha`, which is refused for the sake of others, is passed by), and what comes then does not.
             cluster = self._client.pipeline()
             for call in calls:
                 cluster.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
-            return list(await self._bounded(lambda: cluster.execute(raise_on_error=False)))
+            sent = await self._bounded(lambda: cluster.execute(raise_on_error=False))
+            return [*sent, *[await self._bounded(partial(self._client.execute_command, *command)) for command in then]]
         return await self._send_grouped(self._client, calls, then=then)
 
     async def _send_grouped(

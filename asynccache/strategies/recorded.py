@@ -13,7 +13,7 @@ import msgspec
 from asynccache.observability.recording import Recorder
 from asynccache.strategies.loading import Load, LoadContext
 from asynccache.strategies.reading import Reader
-from asynccache.strategies.verdicts import Missing, Question
+from asynccache.strategies.verdicts import MISSING, Missing, Question
 from asynccache.strategies.writing import Update, Writer
 
 __all__ = ["RecordedReader", "RecordedWriter"]
@@ -53,23 +53,29 @@ class RecordedReader(Reader):
         self._recorder = recorder
 
     async def get(self, question: Question[V]) -> V | Missing | None:
-        recorder = self._recorder
-        began = recorder.now()
+        began = self._recorder.now()
         question, timed = self._timed(question)
+        answer: V | Missing | None = MISSING
         try:
-            return await super().get(question)
+            answer = await super().get(question)
         finally:
-            recorder.record("get", question.key, began, None if timed is None else timed.cost)
+            self._read(began, question, timed, answer)
+        return answer
 
     async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
-        recorder = self._recorder
-        began = recorder.now()
+        began = self._recorder.now()
         pairs = [self._timed(question) for question in questions]
+        answers: list[V | Missing | None] = [MISSING] * len(pairs)
         try:
-            return await super().get_many([question for question, _ in pairs])
+            answers = await super().get_many([question for question, _ in pairs])
         finally:
-            for question, timed in pairs:
-                recorder.record("get", question.key, began, None if timed is None else timed.cost)
+            for (question, timed), answer in zip(pairs, answers, strict=True):
+                self._read(began, question, timed, answer)
+        return answers
+
+    def _read(self, began: float, question: Question[V], timed: _Timed[V] | None, answer: V | Missing | None) -> None:
+        cost = None if timed is None else timed.cost
+        self._recorder.record("get", question.key, began, cost, missing=answer is None)
 
     def _timed(self, question: Question[V]) -> tuple[Question[V], _Timed[V] | None]:
         if question.load is None:

@@ -2,12 +2,20 @@
 
 Per partition, under one hash tag:
 
-    pending  hash  field (the encoded key) -> record of the last write of that key
-    batch    hash  the same, of the writes that are being flushed; frozen until the database has them
-    meta     hash  batch: id of the frozen batch; acks: how many were acknowledged; dirty: since when something pends
+    pending    hash  field (the encoded key) -> record of the last write of that key
+    pending:n  hash  the same, n from 1 to 64: its bucket, for a key that found `spread_above` others in `pending`
+    batch      hash  the same, of the writes that are being flushed; frozen until the database has them
+    batch:n    hash  the same, of a bucket
+    meta       hash  batch: id of the frozen batch; parts: in which hashes it is; acks: how many were acknowledged;
+                     dirty: since when something pends; spread: how much of it is in buckets; turn: the hash that
+                     became a batch last
 
     seen     string  one for each writing process: its last call and the verdicts (see `lanes`)
     setup    hash    once for a strategy: how many partitions it has, and a mark that is gone if Redis lost its data
+
+What pends becomes a batch by renaming hashes, at no cost for what is in them. So that a batch is bounded even when much
+pends, what does not fit into one is spread over buckets by a hash of the key. A key pends in one place only, and is
+found with two looks. Buckets are named by the scripts themselves: they are in the slot of the hash that is passed.
 
 A write merges into its record and sets or empties the readable cell in one script, so a reader sees either neither or
 both; and it takes any reader's lease away, so that no older row can be filled in after it.
@@ -15,7 +23,7 @@ both; and it takes any reader's lease away, so that no older row can be filled i
 
 from __future__ import annotations
 
-import enum
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,41 +33,34 @@ from uuid import UUID, uuid4
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.stores.scripts import Call, ScriptRunner, load_script
-from asynccache.write_behind.lanes import Lanes, Send, Target
+from asynccache.stores.scripts import Call, Script, ScriptRunner, load_script
+from asynccache.write_behind.lanes import Lanes, Place, Send, Target, Written
 from asynccache.write_behind.records import Op
 
-__all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "Written"]
+__all__ = ["Buffer", "Buffered", "Frozen", "PartitionStatus"]
 
 # Read with the module: not on the event loop.
 _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
     load_script(name, "asynccache.write_behind", prelude=None)
     for name in ("freeze", "ack", "status", "lookup", "setup", "forget", "overtake")
 )
+
+
+def _whole(name: str, merge: str) -> Script:
+    """The script that merges into several partitions, with the one in it that merges into one."""
+    beginning, rest = merge.split("-- From here on for one partition.\n")
+    source = load_script(name, "asynccache.write_behind", prelude=None).source
+    source = source.replace("-- The beginning of merge.lua stands here.", beginning)
+    source = source.replace("-- The rest of merge.lua stands here.", rest)
+    return Script.of(name, source)._replace(many=None)
+
+
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
+_MERGE_ALL: Final = _whole("merge_all", _MERGE.source)
 _LOOKUP_CHUNK: Final = 1000
-
-
-class Outcome(enum.Enum):
-    """What became of one operation."""
-
-    ACCEPTED = "accepted"
-    FULL = "full"
-    """`max_pending` keys pend in its partition, and it is of another one: nothing was written."""
-    OUT_OF_RANGE = "out of range"
-    """A number would have left the range in which it can be buffered exactly: nothing was written."""
-
-
-_VERDICTS: Final = {ord("1"): Outcome.ACCEPTED, ord("0"): Outcome.FULL, ord("r"): Outcome.OUT_OF_RANGE}
-
-
-class Written(NamedTuple):
-    """What became of one operation, how many keys now pend in its partition, and how many disks or replicas have it."""
-
-    outcome: Outcome
-    pending: int
-    confirmed: int
+_BUCKETS: Final = 64  # as in freeze.lua
+_LOOKS: Final = 20
 
 
 class Buffered(NamedTuple):
@@ -81,10 +82,17 @@ class Buffered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A batch on its way into the database."""
+    """A batch on its way into the database.
+
+    Attributes:
+        id: names it.
+        records: its writes, by field.
+        left: how many writes of its partition were in no batch when this was looked at.
+    """
 
     id: UUID
     records: Mapping[bytes, bytes]
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +118,7 @@ class PartitionStatus:
     owner: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Partition:
+class _Partition(NamedTuple):
     pending: str
     batch: str
     meta: str
@@ -131,6 +138,8 @@ class Buffer:
         name: the strategy's name.
         partitions: over how many hash slots the keys are spread.
         max_pending: most keys that may pend in one partition.
+        spread_above: how many of them stand in one hash before others are spread; best what a batch holds.
+        together: whether writes to several partitions may share a command, which they cannot in a cluster.
         send: how writes go to Redis; through `store` without one.
     """
 
@@ -142,6 +151,8 @@ class Buffer:
         *,
         partitions: int,
         max_pending: int,
+        spread_above: int = 1000,
+        together: bool = True,
         send: Send | None = None,
     ) -> None:
         self._store = store
@@ -160,8 +171,10 @@ class Buffer:
             Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
             for number, partition in enumerate(self._partitions)
         ]
-        self._lanes = Lanes(name, _MERGE, targets, max_pending, send or self._send)
-        self._places: dict[type, dict[Any, tuple[int, CellKey]]] = {int: {}, str: {}}
+        script = _MERGE_ALL if together else None
+        self._lanes = Lanes(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
+        self._cells = [space.partition_cells(name, number) for number in range(partitions)]
+        self._places: dict[type, dict[Any, Place]] = {int: {}, str: {}}
 
     async def open(self) -> None:
         """Checks that Redis holds as many partitions as are configured here.
@@ -224,29 +237,32 @@ class Buffer:
     def keys(self) -> list[str]:
         """The keys of the buffer in Redis, those apart that remember the calls of a writing process."""
         once = [self._space.buffer(self._name, 0, part) for part in ("setup", "workers", "confirm")]
-        return once + [key for one in self._partitions for key in (one.pending, one.batch, one.meta, one.owner)]
+        spread = [
+            f"{key}:{n}" for one in self._partitions for key in (one.pending, one.batch) for n in range(1, _BUCKETS + 1)
+        ]
+        return [*once, *spread, *(key for one in self._partitions for key in one)]
 
     def cell(self, key: KeyValue) -> CellKey:
         """Where the readable value of a key stands: in the slot of its partition."""
-        return self._place(key)[1]
+        return self._place(key).cell
 
-    def _place(self, key: KeyValue) -> tuple[int, CellKey]:
+    def _place(self, key: KeyValue) -> Place:
         known = self._places.get(type(key))
         if known is not None and (found := known.get(key)) is not None:
             return found
-        number = self._number(encode_key(key))
-        found = (number, self._space.partition_cell(self._name, number, key))
+        encoded = encode_key(key)
+        number, bucket = self._spread(encoded)
+        found = Place(number, bucket, CellKey(self._cells[number] + encoded))
         if known is not None:
             if len(known) >= _KEPT_PLACES:
                 known.clear()
             known[key] = found
         return found
 
-    def _placed(self, op: Op) -> tuple[int, Op, str | None]:
+    def _placed(self, op: Op) -> tuple[Place, Op]:
         if op.kind == "A":
-            return self._number(op.field), op, None
-        number, cell = self._place(op.key)
-        return number, op, cell
+            return Place(*self._spread(op.field), CellKey()), op
+        return self._place(op.key), op
 
     async def _send(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
         return await self._store.run_many(calls), 0
@@ -262,23 +278,27 @@ class Buffer:
         Raises:
             StoreUnavailable: Redis did not acknowledge all of them; each may have been merged or not, but not twice.
         """
-        answers = await self._lanes.submit([self._placed(op) for op in ops])
-        return [Written(_VERDICTS[verdict], pending, confirmed) for verdict, pending, confirmed in answers]
+        return await self._lanes.submit([self._placed(op) for op in ops])
+
+    def apply_one(self, op: Op) -> asyncio.Future[Written]:
+        """Merges one operation; see `apply`."""
+        return self._lanes.submit_one(*self._placed(op))
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
         """What is buffered of each key; those of one partition are seen at one moment (up to 1,000 of them)."""
-        by_partition: dict[int, list[tuple[str, Any]]] = {}
+        by_partition: dict[int, list[tuple[int, str, Any]]] = {}
         for key in keys:
-            by_partition.setdefault(self._place(key)[0], []).append((encode_key(key), key))
+            number, bucket, _ = self._place(key)
+            by_partition.setdefault(number, []).append((bucket, encode_key(key), key))
         chunks = [
             (self._partitions[number], wanted[at : at + _LOOKUP_CHUNK])
             for number, wanted in by_partition.items()
             for at in range(0, len(wanted), _LOOKUP_CHUNK)
         ]
-        calls = [
-            Call(_LOOKUP, (partition.pending, partition.batch, partition.meta), [field for field, _ in chunk])
-            for partition, chunk in chunks
-        ]
+        calls = []
+        for (pending_key, batch_key, meta, _), chunk in chunks:
+            buckets, fields, _ = zip(*chunk, strict=True)
+            calls.append(Call(_LOOKUP, (pending_key, batch_key, meta), (bytes(buckets), *fields)))
         # One alone may share a call with those of other callers.
         replies = [await self._store.run(*calls[0])] if len(calls) == 1 else await self._store.run_many(calls)
         found: dict[Any, Buffered] = {}
@@ -287,12 +307,17 @@ class Buffer:
                 raise reply
             batch, acks, pending, frozen = reply
             id_ = UUID(batch.decode()) if batch else None
-            for (_, key), above, below in zip(chunk, pending, frozen, strict=True):
+            for (*_, key), above, below in zip(chunk, pending, frozen, strict=True):
                 found[key] = Buffered(above or None, below or None, id_, acks)
         return found
 
     def _number(self, field: str) -> int:
-        return zlib.crc32(field.encode()) % len(self._partitions)
+        return self._spread(field)[0]
+
+    def _spread(self, field: str) -> tuple[int, int]:
+        """The partition and the bucket of a field."""
+        rest, number = divmod(zlib.crc32(field.encode()), len(self._partitions))
+        return number, rest % _BUCKETS + 1
 
     async def freeze(self, number: int, max_batch: int, max_bytes: int = 0) -> Frozen | None:
         """The batch to flush next: the frozen one, else a new one; None if nothing pends.
@@ -301,13 +326,26 @@ class Buffer:
             number: the partition.
             max_batch: most records in a new batch.
             max_bytes: most bytes of them, unless the first one is larger; 0 for any number.
+
+        Raises:
+            StoreUnavailable: no answer; or others acknowledged each batch before it could be read.
         """
-        partition = self._partitions[number]
-        keys = (partition.pending, partition.batch, partition.meta)
-        reply = await self._store.run(_FREEZE, keys, (max_batch, uuid4().hex, max_bytes))
-        if not reply:
-            return None
-        return Frozen(UUID(reply[0].decode()), dict(zip(reply[1::2], reply[2::2], strict=True)))
+        pending, batch, meta, _ = self._partitions[number]
+        for _ in range(_LOOKS):
+            reply = await self._store.run(_FREEZE, (pending, batch, meta), (max_batch, uuid4().hex, max_bytes))
+            if not reply:
+                return None
+            id_, parts, left = reply
+            hashes = [batch if part == b"0" else f"{batch}:{int(part)}" for part in parts.split(b",")]
+            # Not by the script, which takes longer for it. The id has not changed in between, so neither has the batch.
+            looks = [*(("HGETALL", name) for name in hashes), ("HGET", meta, "batch")]
+            *found, still = await self._store.run_many((), looks)
+            for answer in (*found, still):
+                if isinstance(answer, Exception):
+                    raise answer
+            if still == id_:
+                return Frozen(UUID(id_.decode()), {f: r for records in found for f, r in records.items()}, left)
+        raise StoreUnavailable(f"{self._name}: others acknowledged {_LOOKS} batches while they were being read")
 
     async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:
         """Drops a batch that the database has; False if another flusher did.
@@ -325,8 +363,9 @@ class Buffer:
     async def overtake(self, key: KeyValue) -> bool:
         """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too, and hides
         the row until it is acknowledged."""
-        partition = self._partitions[self._place(key)[0]]
-        return bool(await self._store.run(_OVERTAKE, (partition.batch, partition.meta), (encode_key(key),)))
+        number, bucket, _ = self._place(key)
+        keys = (self._partitions[number].batch, self._partitions[number].meta)
+        return bool(await self._store.run(_OVERTAKE, keys, (encode_key(key), bucket)))
 
     async def status(self, number: int) -> PartitionStatus:
         """How much of one partition waits."""

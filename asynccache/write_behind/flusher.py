@@ -324,8 +324,7 @@ class Flusher(Generic[V]):
         try:
             while more and self._owns(number) and not self._paused:
                 frozen = await self._attempt(number)
-                # Less than a full batch: this was all. But an old batch says nothing of what came after it.
-                more = isinstance(frozen, Frozen) and self._full(frozen)
+                more = isinstance(frozen, Frozen) and frozen.left > 0
             if isinstance(frozen, Frozen):
                 self._due.set()
         finally:
@@ -349,27 +348,12 @@ class Flusher(Generic[V]):
 
     async def _flush_partition(self, number: int) -> Exception | None:
         while True:
-            try:
-                status = await self.buffer.status(number)
-            except StoreUnavailable as error:
-                self._progress.failed(number, error)
-                return error
-            if not status.pending and not status.in_batch:
-                return None
             frozen = await self._attempt(number)
             if isinstance(frozen, Exception):
                 return frozen
-            # A batch that was made after the look at what pends, and took no less, left nothing of it behind.
-            whole = frozen is None or not (
-                status.in_batch or self._full(frozen) or len(frozen.records) < status.pending
-            )
-            if whole:
+            # What pended when this was called is in this batch, or was in one before.
+            if frozen is None or not frozen.left:
                 return None
-
-    def _full(self, frozen: Frozen) -> bool:
-        if len(frozen.records) >= self._max_batch:
-            return True
-        return self._max_bytes > 0 and sum(map(len, frozen.records.values())) * 2 >= self._max_bytes
 
     # -- whose, and how it is
 

@@ -18,7 +18,8 @@ from asynccache.errors import StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
 from asynccache.steps import Invalidate, Step
-from asynccache.write_behind.buffer import Buffered, Frozen, Outcome, PartitionStatus, Written
+from asynccache.write_behind.buffer import Buffered, Frozen, PartitionStatus
+from asynccache.write_behind.lanes import Outcome, Written
 from asynccache.write_behind.merging import merge
 from asynccache.write_behind.records import Op
 
@@ -116,6 +117,10 @@ class MemoryBuffer:
     def _number(self, field: str) -> int:
         return zlib.crc32(field.encode()) % len(self._partitions)
 
+    async def apply_one(self, op: Op) -> Written:
+        """Merges one operation; see `apply`."""
+        return (await self.apply((op,)))[0]
+
     async def apply(self, ops: Sequence[Op]) -> list[Written]:
         """Merges operations. Unlike in Redis, nothing of it can fail or be of unknown outcome."""
         written, changed = [], []
@@ -179,7 +184,8 @@ class MemoryBuffer:
             partition.frozen_since = partition.since or 0.0
             if not partition.pending:
                 partition.since = None
-        return Frozen(partition.batch, {field.encode(): record for field, record in partition.frozen.items()})
+        records = {field.encode(): record for field, record in partition.frozen.items()}
+        return Frozen(partition.batch, records, len(partition.pending))
 
     async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:  # noqa: ARG002
         """Drops a batch that the database has, and all its readable values; False if it is gone."""

@@ -1,9 +1,10 @@
 -- Merges writes into what pends, and keeps the readable cells true to it, atomically. A call that is repeated with the
 -- same `seq` does nothing and gives the same verdicts; one that comes late, after a newer one, does nothing.
--- KEYS  pending (hash: field -> record), meta (hash: batch, acks, dirty), seen (of this writer), the cell of each
---       write but appends
--- ARGV  seq, max_pending, life of `seen` in ms, the writes in one string (clients pack that faster than arguments):
---         each a letter, then parts with their length (4 bytes) before them; numbers are of 8 bytes
+-- KEYS  pending (hash: field -> record), meta (hash: batch, acks, dirty, spread), seen (of this writer), the cell of each
+--       write but appends; and in their slot pending:n, the buckets
+-- ARGV  seq, max_pending, life of `seen` in ms, how many keys pend in one hash before others go to their buckets, the
+--       writes in one string (clients pack that faster than arguments), the bucket of each write (a byte each)
+--         a write is a letter, then parts with their length (4 bytes) before them; numbers are of 8 bytes
 --         P field head cell_head cell_rest fresh_ms dead_ms   put, which becomes readable
 --         Q field head                                        put; the cell is emptied
 --         D field head                                        delete
@@ -13,21 +14,10 @@
 --       the verdicts are '' if a newer call was here before
 -- A record is: base (N only adjusted, P put, R put after a delete, D deleted, A appended), length of the head (4), head,
 -- adjustments; see records.py and numbers.py.
-local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
-local seq, max_pending = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sub, pack, unpack_ = string.sub, struct.pack, struct.unpack
 local UNIT, LIMIT = 1e9, 1e15
-
-local last = redis.call('GET', seen)
-if last then
-  local done = unpack_('>d', last)
-  if done == seq then
-    -- A write, so that a WAIT on this connection waits for what the first call wrote.
-    redis.call('PEXPIRE', seen, ARGV[3])
-    return { sub(last, 9), redis.call('HLEN', pending) }
-  end
-  if done > seq then return { '', 0 } end
-end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Numbers are { H, L, F } if exact, { x } if floats.
 local function read_number(kind, raw, at)
@@ -138,8 +128,23 @@ local function adjusted(raw, at, more)
   return write_columns(columns)
 end
 
-local ops, fields, known = {}, {}, {}
-local raw, at = ARGV[4], 1
+-- From here on for one partition.
+local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
+local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+
+local last = redis.call('GET', seen)
+if last then
+  local done = unpack_('>d', last)
+  if done == seq then
+    -- A write, so that a WAIT on this connection waits for what the first call wrote.
+    redis.call('PEXPIRE', seen, ARGV[3])
+    return { sub(last, 9), redis.call('HLEN', pending) + tonumber(redis.call('HGET', meta, 'spread') or 0) }
+  end
+  if done > seq then return { '', 0 } end
+end
+
+local ops, fields, known, bucket_of = {}, {}, {}, {}
+local raw, at = ARGV[5], 1
 while at <= #raw do
   local op = {}
   op.kind, op.field, op.head, at = unpack_('>c1I4c0I4c0', raw, at)
@@ -152,13 +157,32 @@ while at <= #raw do
   if known[op.field] == nil then
     known[op.field] = false
     fields[#fields + 1] = op.field
+    bucket_of[op.field] = string.byte(ARGV[6], #ops)
   end
 end
 local before = redis.call('HMGET', pending, unpack(fields))
-for n, field in ipairs(fields) do known[field] = before[n] end
-
-local count = redis.call('HLEN', pending)
+local base, spread = redis.call('HLEN', pending), tonumber(redis.call('HGET', meta, 'spread') or 0)
+local count, spread_before = base + spread, spread
 local was_empty = count == 0
+-- Each key pends in one hash: 0, that of all, or its bucket.
+local home, missing = {}, {}
+for n, field in ipairs(fields) do
+  known[field] = before[n]
+  if before[n] then
+    home[field] = 0
+  elseif spread > 0 then
+    local bucket = bucket_of[field]
+    local others = missing[bucket]
+    if others then others[#others + 1] = field else missing[bucket] = { field } end
+  end
+end
+for bucket, others in pairs(missing) do
+  local records = redis.call('HMGET', pending .. ':' .. bucket, unpack(others))
+  for n, field in ipairs(others) do
+    known[field] = records[n]
+    if records[n] then home[field] = bucket end
+  end
+end
 local changed, cells, verdicts = {}, {}, {}
 local next_cell = 4
 for n, op in ipairs(ops) do
@@ -189,7 +213,14 @@ for n, op in ipairs(ops) do
     record = base .. pack('>I4', #head) .. head
   end
   if record then
-    if not old then count = count + 1 end
+    if not old then
+      count = count + 1
+      if base < spread_above then
+        base, home[field] = base + 1, 0
+      else
+        spread, home[field] = spread + 1, bucket_of[field]
+      end
+    end
     known[field], changed[field] = record, true
     if cell then cells[cell] = op end
   end
@@ -197,17 +228,23 @@ for n, op in ipairs(ops) do
 end
 
 -- First what needs memory: a server that has none refuses the first write of a script, and none after it.
-local values = {}
+local written = {}
 for _, field in ipairs(fields) do
   if changed[field] then
-    values[#values + 1] = field
-    values[#values + 1] = known[field]
+    local values = written[home[field]]
+    if values then
+      values[#values + 1] = field
+      values[#values + 1] = known[field]
+    else
+      written[home[field]] = { field, known[field] }
+    end
   end
 end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-if #values > 0 then
-  redis.call('HSET', pending, unpack(values))
+for part, values in pairs(written) do
+  redis.call('HSET', part == 0 and pending or pending .. ':' .. part, unpack(values))
+end
+if next(changed) then
+  if spread ~= spread_before then redis.call('HSET', meta, 'spread', spread) end
   if was_empty then redis.call('HSETNX', meta, 'dirty', now) end
   local empty = {}
   for cell, op in pairs(cells) do

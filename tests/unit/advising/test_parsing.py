@@ -44,6 +44,11 @@ def test_costs_are_read_where_there_are_some() -> None:
     assert read_trace(lines("t,op,key,cost\n1,get,a,\n2,get,a,0.5\n")).mean_cost(Operation.GET) == 0.5
 
 
+def test_reads_of_what_does_not_exist_are_told_apart() -> None:
+    text = '{"t":1,"op":"get","key":"a"}\n{"t":2,"op":"get","key":"b","missing":true}\n'
+    assert list(read_trace(lines(text)).operations) == [Operation.GET, Operation.GET_NOTHING]
+
+
 def test_numbers_of_other_units_become_seconds() -> None:
     assert read_trace(lines("t,op,key\n1000,get,a\n2500,get,a\n"), unit="ms").duration == 1.5
 

@@ -79,10 +79,28 @@ def test_what_is_deleted_is_not_found_and_not_stored(strategy: str) -> None:
     assert found.hits == (1 if strategy == "read-through" else 2)
 
 
+def test_what_does_not_exist_is_asked_for_each_time() -> None:
+    nothing = Operation.GET_NOTHING
+    found = run("read-through", (0, nothing, "a"), (1, nothing, "a"), (2, GET, "a"), (3, GET, "a"))
+    assert (found.reads, found.hits, found.loads) == (4, 1, 3)
+
+
 def test_stale_entries_are_served_while_one_reader_refreshes() -> None:
     operations = ((0, GET, "a"), (11, GET, "a"), (11.2, GET, "a"), (11.6, GET, "a"), (21, GET, "a"), (30, GET, "a"))
     found = run("read-through", *operations, stale=5.0)
     assert (found.hits, found.stale_hits, found.loads) == (4, 2, 3)
+
+
+def test_a_refresh_that_a_write_overtakes_is_not_stored() -> None:
+    operations = ((0, GET, "a", 0.5), (11, GET, "a", 2.0), (11.5, INVALIDATE, "a"), (13.5, GET, "a"))
+    found = run("read-through", *operations, stale=5.0)
+    assert (found.hits, found.loads) == (1, 3)
+
+
+def test_a_refresh_that_outlasts_the_stale_value_is_not_stored() -> None:
+    operations = ((0, GET, "a", 0.5), (11, GET, "a", 2.0), (12, GET, "a", 5.0), (13.5, GET, "a"))
+    found = run("read-through", *operations, stale=1.0)
+    assert (found.hits, found.loads) == (1, 3)
 
 
 def test_early_refresh_replaces_hot_entries_before_they_end() -> None:
@@ -106,6 +124,11 @@ def test_a_foreign_write_is_seen_after_the_ttl_and_not_before() -> None:
     found = run("read-through", *operations, world=world)
     assert (found.hits, found.outdated, found.oldest, found.mean_age) == (3, 2, 8.0, 5.5)
     assert (found.foreign, found.writes, found.rows_written) == (1, 0, 0)
+
+
+def test_how_far_a_read_is_behind_counts_from_the_first_change_that_it_misses() -> None:
+    found = run("read-through", (0, GET, "a"), (2, PUT, "a"), (4, PUT, "a"), (5, GET, "a"), world=World(foreign=1.0))
+    assert found.oldest == 3.0
 
 
 def test_the_database_tells_of_a_foreign_write_soon() -> None:
@@ -153,6 +176,10 @@ def test_entries_are_counted_while_they_live() -> None:
     assert run("read-through", *operations).entries == 11
     assert run("read-through", *operations, ttl=1000).entries == 100
     assert run("write-through", *((at, op, "a") for at in range(5) for op in (PUT, DELETE))).entries <= 1
+
+
+def test_an_entry_that_was_replaced_lives_on() -> None:
+    assert run("write-through", (0, PUT, "a"), (5, PUT, "a"), (12, PUT, "b")).entries == 2
 
 
 def test_it_comes_to_the_same_each_time() -> None:
