@@ -16,7 +16,7 @@ from asynccache.advising import Operation, Plan, Trace
 from asynccache.observability.recording import Recorder
 from asynccache.postgres import PostgresTable
 
-__all__ = ["Item", "make_table", "replay"]
+__all__ = ["Item", "Replayed", "make_table", "replay"]
 
 _CALLERS: Final = 8
 
@@ -27,6 +27,19 @@ class Item:
 
     id: int
     count: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came out.
+
+    Attributes:
+        hit_ratio: the share of reads that the cache counted as hits.
+        outdated_share: the share of reads that returned what had been overwritten before they began.
+    """
+
+    hit_ratio: float
+    outdated_share: float
 
 
 async def make_table(pool: asyncpg.Pool[Any], keys: int) -> None:
@@ -50,7 +63,8 @@ async def replay(
     record: str | Path | Recorder | None = None,
     *,
     query_seconds: float = 0.0,
-) -> float:
+    foreign: bool = False,
+) -> Replayed:
     """Runs a trace on real servers.
 
     Args:
@@ -60,9 +74,7 @@ async def replay(
         namespace: of the cache.
         record: records what is done.
         query_seconds: how long a load takes at least, of read-through; 0: as long as it takes.
-
-    Returns:
-        The hit ratio that the cache counted.
+        foreign: writes are made as others make them, without a word to the cache.
     """
     table = PostgresTable(pool, "items", key="id", model=Item)
     policy = Policy(ttl=plan.ttl, stale=plan.stale, jitter=plan.jitter, early=plan.early)
@@ -80,21 +92,32 @@ async def replay(
         start = loop.time()
         rest = iter(zip(trace.times, trace.operations, trace.keys, strict=True))
         values = itertools.count(1)
+        written: dict[int, int] = {}
+        reads = outdated = 0
 
         async def call() -> None:
+            nonlocal reads, outdated
             for at, operation, key in rest:
                 await asyncio.sleep(start + at - loop.time())
                 if operation == Operation.GET:
-                    await items.get(key)
+                    known = written.get(key, 0)
+                    item = await items.get(key)
+                    reads += 1
+                    outdated += item.count < known
+                    continue
+                value = next(values)
+                if foreign:
+                    await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, value)
                 elif plan.strategy == "read-through":
                     async with cache.updating(items.key(key)):
-                        await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, next(values))
+                        await pool.execute("UPDATE items SET count = $2 WHERE id = $1", key, value)
                 else:
-                    await items.put(key, Item(key, next(values)))
+                    await items.put(key, Item(key, value))
+                written[key] = value
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_CALLERS):
                 group.create_task(call())
         after = cache.stats
     hits = after.hits + after.stale_hits - before.hits - before.stale_hits
-    return hits / (hits + after.misses - before.misses)
+    return Replayed(hits / (hits + after.misses - before.misses), outdated / reads)

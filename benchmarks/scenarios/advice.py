@@ -38,7 +38,8 @@ async def run(context: Context) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         for number, plan in enumerate(PLANS):
             path = Path(folder) / f"{number}.jsonl"
-            real.append(100 * await replay(trace, plan, context.redis_url, pool, f"bench-advice-{number}", path))
+            replayed = await replay(trace, plan, context.redis_url, pool, f"bench-advice-{number}", path)
+            real.append(100 * replayed.hit_ratio)
             with path.open() as lines:
                 after.append(100 * simulate(read_trace(lines), plan, world).hit_ratio)
             before.append(100 * simulate(trace, plan, world).hit_ratio)

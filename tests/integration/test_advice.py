@@ -38,12 +38,27 @@ async def test_so_it_is_where_loads_are_slow_and_refreshed_early(
     await compare(plan, redis_url, pool, namespace, tmp_path / "trace.jsonl", query_seconds=0.02)
 
 
+@pytest.mark.one_loop
+async def test_predicted_staleness_is_within_three_points_of_the_real_one(
+    redis_url: str, pool: asyncpg.Pool[Any], namespace: str
+) -> None:
+    workload = Workload(reads=400, writes=100, keys=100, skew=0.9, duration=3.0).trace()
+    plan = Plan("read-through", ttl=0.5, stale=0.5)
+    await make_table(pool, workload.key_count)
+    real = await replay(workload, plan, redis_url, pool, namespace, foreign=True)
+    predicted = simulate(workload, plan, World(query_cost=0.002, foreign=1.0))
+    assert real.outdated_share > 0.1
+    assert abs(predicted.outdated_share - real.outdated_share) < 0.03, (predicted.outdated_share, real.outdated_share)
+    assert abs(predicted.hit_ratio - real.hit_ratio) < 0.03
+
+
 async def compare(
     plan: Plan, redis_url: str, pool: asyncpg.Pool[Any], namespace: str, path: Path, query_seconds: float = 0.0
 ) -> None:
     workload = WORKLOAD.trace()
     await make_table(pool, WORKLOAD.keys)
-    real = await replay(workload, plan, redis_url, pool, namespace, path, query_seconds=query_seconds)
+    replayed = await replay(workload, plan, redis_url, pool, namespace, path, query_seconds=query_seconds)
+    real = replayed.hit_ratio
     recorded = read_trace(path.read_text().splitlines(keepends=True))  # noqa: ASYNC240 - nothing else runs
     world = World(query_cost=query_seconds or 0.002, write_cost=0.002)
     made, seen = simulate(workload, plan, world), simulate(recorded, plan, world)

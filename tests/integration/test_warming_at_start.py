@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -62,7 +63,7 @@ class TestQueries:
         assert await _idle(pool)
 
     async def test_a_stopped_and_a_cancelled_stream_give_their_connection_back(
-        self, cache: Cache, pool: Pool, table: PostgresTable[User]
+        self, cache: Cache, pool: Pool, table: PostgresTable[User], caplog: pytest.LogCaptureFixture
     ) -> None:
         users = ReadThrough(cache, "user", source=table)
         work = users.warm_query("SELECT id FROM users", batch=10, progress=lambda p: stop_at(work, p, 100))
@@ -77,6 +78,7 @@ class TestQueries:
         with contextlib.suppress(asyncio.CancelledError):
             await running
         assert await _idle(pool)
+        assert "transaction" not in caplog.text  # nor in the middle of its transaction
 
     async def test_several_columns_are_the_parts_of_a_key(self, cache: Cache, pool: Pool) -> None:
         await pool.execute("CREATE TABLE seats (hall text, no numeric(9), name text, PRIMARY KEY (hall, no))")
@@ -122,7 +124,7 @@ async def _idle(pool: Pool) -> bool:
 
 class TestAtStart:
     async def test_before_ready_means_that_the_first_request_hits(
-        self, redis_url: str, namespace: str, source: Users
+        self, redis_url: str, namespace: str, source: Users, caplog: pytest.LogCaptureFixture
     ) -> None:
         cache = Cache(redis_url, namespace=namespace, ttl=60)
         users = ReadThrough(cache, "user", source=source)
@@ -130,6 +132,7 @@ class TestAtStart:
         async with cache.lifespan():
             await users.get_many(range(200))
             assert cache.stats.hits == 200
+            assert caplog.text == ""  # it is ready as soon as that is done
             await until(lambda: _state(cache) is ServiceState.DONE)
             assert cache.health().ok
         async with cache:  # it may be opened again, and looks again
@@ -162,18 +165,39 @@ class TestAtStart:
             await until(lambda: _state(cache) is ServiceState.DONE)
 
     async def test_a_database_that_is_away_does_not_keep_the_cache_closed_and_it_goes_on_from_there(
-        self, redis_url: str, namespace: str, source: Users, caplog: pytest.LogCaptureFixture
+        self, redis_url: str, namespace: str, caplog: pytest.LogCaptureFixture
     ) -> None:
+        class Half(Users):
+            away = True
+
+            async def load_many(self, keys: Sequence[int]) -> dict[int, User]:
+                if self.away and max(keys) >= 50:
+                    raise DatabaseUnavailable("the other half is away")
+                return await super().load_many(keys)
+
+        source = Half()
         cache = Cache(redis_url, namespace=namespace, ttl=60)
         users = ReadThrough(cache, "user", source=source)
-        source.fails = -1
         cache.warm_at_start(users, keys=range(100), before_ready=True, batch=10, max_failures=1, concurrency=1)
         async with cache:
             assert "warming:user: failed; the cache opens without it" in caplog.text
-            source.fails = 0
+            source.away = False
             await until(lambda: _state(cache) is ServiceState.DONE)
             assert len(await users.get_many(range(100))) == 100
             assert cache.stats.misses == 0
+            report = cache._at_start[0].report
+            assert report is not None
+            assert (counts(report), report.position) == ((50, 0, 0, 0), 100)
+
+    async def test_closing_in_the_middle_is_no_failure(
+        self, redis_url: str, namespace: str, source: Users, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cache = Cache(redis_url, namespace=namespace, ttl=60)
+        source.held = Gate()
+        cache.warm_at_start(ReadThrough(cache, "user", source=source), keys=[1])
+        async with cache:
+            await source.held.reached(1)
+        assert "failed" not in caplog.text
 
     async def test_cancelling_the_opening_leaves_nothing_open(
         self, redis_url: str, namespace: str, source: Users

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asynccache import ConfigurationError, HotKeys, InvalidKey
 from asynccache.clock import ManualClock
-from asynccache.hot_keys.sketch import Sketch
+from asynccache.hot_keys.sketch import Counted, Sketch
 
 
 def sketch(capacity: int = 10, half_life: float = 600.0) -> tuple[Sketch, ManualClock]:
@@ -95,6 +95,24 @@ def test_a_scaled_sketch_still_finds_its_least_key() -> None:
     found.count("b")
     found.count("d")
     assert {key for key, *_ in found.top(3)} == {"a", "b", "d"}
+
+
+def test_the_counter_that_is_taken_over_is_always_the_least_whatever_time_has_passed() -> None:
+    generator = random.Random(11)
+    found, clock = sketch(16, half_life=1)
+    for _ in range(5000):
+        clock.advance(generator.choice([0, 0, 0.01, 0.3, 20, 70]))
+        weights = {key: weight for key, weight, _ in _all(found)}
+        key = int(generator.paretovariate(0.6))
+        found.count(key)
+        if key not in weights and len(weights) == 16:
+            error = next(error for name, _, error in _all(found) if name == key)
+            assert error == min(weights.values())
+
+
+def _all(found: Sketch) -> list[Counted]:
+    found.top(1)  # as of now
+    return [Counted(one.key, one.weight, one.error) for one in found._counters.values()]
 
 
 class Colour(enum.IntEnum):
