@@ -344,7 +344,10 @@ class Buffer:
                 if isinstance(answer, Exception):
                     raise answer
             if still == id_:
-                return Frozen(UUID(id_.decode()), {f: r for records in found for f, r in records.items()}, left)
+                records: dict[bytes, bytes] = {}
+                for some in found:
+                    records.update(some)
+                return Frozen(UUID(id_.decode()), records, left)
         raise StoreUnavailable(f"{self._name}: others acknowledged {_LOOKS} batches while they were being read")
 
     async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:
