@@ -41,6 +41,7 @@ __all__ = [
     "pack_tags",
     "parse_cell",
     "plain_head",
+    "plain_tail",
 ]
 
 VERSION: Final = 1
@@ -164,6 +165,12 @@ class NewValue(msgspec.Struct, frozen=True):
 def plain_head(codec: int) -> bytes:
     """What a value begins with that is neither compressed nor a "not found"."""
     return _HEAD.pack(b"V", VERSION, codec, 0)
+
+
+def plain_tail(fingerprint: bytes, tags: Iterable[tuple[str, bytes]]) -> bytes:
+    """What stands between the id and the payload of a new value."""
+    packed = pack_tags(tags)
+    return _REST.pack(0, NO_TOKEN, NO_TOKEN, 0, fingerprint, len(packed))[4 + TOKEN_BYTES :] + packed
 
 
 def pack_tags(tags: Iterable[tuple[str, bytes]]) -> bytes:

@@ -255,7 +255,11 @@ class KeySpace:
 
     def partition_cell(self, name: str, partition: int, key: Any) -> CellKey:
         """The cell of an entity, in the slot of its partition's buffer."""
-        return CellKey(f"{self._cells}{name}:{{{name}.{partition}}}:{encode_key(key)}")
+        return CellKey(f"{self.partition_cells(name, partition)}{encode_key(key)}")
+
+    def partition_cells(self, name: str, partition: int) -> str:
+        """What the cells of a partition begin with, before the encoded key."""
+        return f"{self._cells}{name}:{{{name}.{partition}}}:"
 
     def __repr__(self) -> str:
         return f"KeySpace({self._prefix!r})"

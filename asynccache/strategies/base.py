@@ -104,7 +104,8 @@ class Strategy(Generic[V]):
         fixed = self._tags.fixed
         self._fixed = None if fixed is None or self._version.counted else self._scope.generations(fixed)
         self._parts = tuple(parts)
-        self._checks = [part.check_key for part in parts if isinstance(part, CheckedSource)]
+        # Once, where one table is source and sink.
+        self._checks = [*dict.fromkeys(part.check_key for part in parts if isinstance(part, CheckedSource))]
         self._ready = False
         self._runtime.adopt(*parts)
         lists = self._runtime.hot_keys

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from redis.asyncio import RedisCluster
 
 from asynccache.errors import ConfigurationError, DatabaseUnavailable, DurabilityNotReached, StoreUnavailable
 from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsDeadLetters, Retried, Sink, Write
 from asynccache.stores.guarded import GuardedStore
-from asynccache.strategies.runtime import BufferHealth, Runtime
+from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Scope
 from asynccache.supervision import logger
-from asynccache.write_behind.buffer import Buffer, Written
+from asynccache.write_behind.buffer import Buffer
+from asynccache.write_behind.lanes import Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
 from asynccache.write_behind.ownership import Claims, RedisClaims
 from asynccache.write_behind.records import Op
 from asynccache.write_behind.safety import Durability, Safety, Unsafe, check_settings
 
-__all__ = ["Buffering", "Letters", "OpenedSink", "Receipt", "RecentGenerations"]
+__all__ = ["Buffering", "Letters", "OpenedSink", "Receipt"]
 
 _LOOK_SECONDS: Final = 30.0
-_RECENT_SECONDS: Final = 0.1
-"""How long generations that were read serve for the puts that follow: to read them anew would double the cost."""
-_MAX_SEEN: Final = 1000
 _RECORDED: Final = {"P": "put", "D": "delete", "I": "increment"}
 
 
@@ -87,6 +87,7 @@ class Buffering:
         self.claims: Claims | None = None
         self.buffer: Buffer | MemoryBuffer
         self._safety: Safety | None = None
+        self._last: Receipt | None = None
         if durability == "memory":
             self.buffer = MemoryBuffer(
                 store, space, name, partitions=partitions, max_pending=max_pending, clock=runtime.clock
@@ -114,6 +115,7 @@ class Buffering:
                 partitions=partitions,
                 max_pending=max_pending,
                 spread_above=spread_above,
+                together=not isinstance(store.inner.client, RedisCluster),
                 send=self._safety.send if durability != "redis" else None,
             )
             self.claims = RedisClaims(store, space, name)
@@ -197,8 +199,11 @@ class Buffering:
                 if op.key is not None:
                     recorder.record(_RECORDED[op.kind], self.buffer.cell(op.key), at)
         wanted = 0 if self._safety is None else self._safety.wanted
-        if len(written) == 1 and wanted == 0:  # the usual one
-            return Receipt(self.durability, 0, written[0].pending, through)
+        if len(written) == 1 and not wanted and not through:  # the usual one
+            # Who wrote to the same partition at the same time gets the same one.
+            if self._last is None or self._last.pending != written[0].pending:
+                self._last = Receipt(self.durability, 0, written[0].pending)
+            return self._last
         confirmed = min((one.confirmed for one in written), default=0)
         if len(written) > through and confirmed < wanted:
             raise DurabilityNotReached(
@@ -317,28 +322,6 @@ class Letters:
 
     def __repr__(self) -> str:
         return f"Letters({self._origin!r})"
-
-
-class RecentGenerations:
-    """Generations for what is put, as they were a moment ago, which is as right as now: what is stored with older ones
-    is outdated at once, and read from the buffer instead."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._seen: dict[tuple[str, ...], tuple[float, Mapping[str, bytes | None]]] = {}
-
-    def recent(self, names: tuple[str, ...]) -> Mapping[str, bytes | None] | None:
-        """What was read a moment ago; None if nothing was."""
-        found = self._seen.get(names)
-        return found[1] if found is not None and found[0] > self._runtime.clock.monotonic() else None
-
-    async def read(self, names: tuple[str, ...]) -> Mapping[str, bytes | None]:
-        """What they are now; missing ones are made."""
-        found = await self._runtime.generations_now(names)
-        if len(self._seen) >= _MAX_SEEN:
-            self._seen.clear()
-        self._seen[names] = (self._runtime.clock.monotonic() + _RECENT_SECONDS, found)
-        return found
 
 
 class OpenedSink:

@@ -6,25 +6,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, Unpack
 from uuid import UUID
 
-from asynccache.codecs import Packed
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, seconds
 from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import EntryOptions, found_only
-from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, RecentGenerations
-from asynccache.strategies.filling import new_value
+from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt
+from asynccache.strategies.putting import PutOps
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Host
 from asynccache.strategies.sourced import Sourced
 from asynccache.strategies.sources import AnySource, Loading, model_of
-from asynccache.strategies.verdicts import storable
 from asynccache.strategies.versions import VersionCounter
 from asynccache.supervision import logger
-from asynccache.tokens import new_token
 from asynccache.write_behind.buffer import PartitionStatus
 from asynccache.write_behind.exact import ExactReads
 from asynccache.write_behind.flusher import Flusher, FlusherStats
+from asynccache.write_behind.lanes import Outcome
 from asynccache.write_behind.overflow import OnFull, Overflow
 from asynccache.write_behind.records import Op, Records
 from asynccache.write_behind.rows import Rows
@@ -182,7 +180,7 @@ class WriteBehind(Sourced[V]):
             clock=self._runtime.clock,
         )
         self._since_flush = 0
-        self._generations_seen = RecentGenerations(self._runtime)
+        self._puts = PutOps(self._runtime, self._recipe, self._records)
         self._buffering.letters = self._letters.kept
         self._runtime.reports.append(self._health)
         self._runtime.on_close(self)
@@ -235,8 +233,8 @@ class WriteBehind(Sourced[V]):
         self._runtime.check()
         packed = self._recipe.codec.pack(value)
         names = self._names(key, value)
-        generations = self._generations_seen.recent(names) or await self._generations_seen.read(names)
-        return await self._apply((self._put_op(key, value, packed, generations, ttl),))
+        seen = self._puts.recent(names) or await self._puts.read(names)
+        return await self._apply_one(self._puts.op(self.key(key), key, value, packed, seen, ttl))
 
     async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> Receipt:
         """Writes many entities, each for itself: after an error some may have been written. See `put`."""
@@ -244,9 +242,10 @@ class WriteBehind(Sourced[V]):
         pack = self._recipe.codec.pack
         packed = [(key, value, pack(value), self._names(key, value)) for key, value in values.items()]
         every = tuple(dict.fromkeys(name for *_, names in packed for name in names))
-        found = self._generations_seen.recent(every) or await self._generations_seen.read(every)
-        put = self._put_op
-        return await self._apply([put(key, v, one, {n: found[n] for n in names}, ttl) for key, v, one, names in packed])
+        found = self._puts.recent(every) or await self._puts.read(every)
+        seen = {names: self._puts.of({n: found.generations[n] for n in names}) for names in {one[3] for one in packed}}
+        op, cell = self._puts.op, self.key
+        return await self._apply([op(cell(key), key, v, one, seen[names], ttl) for key, v, one, names in packed])
 
     async def delete(self, *keys: KeyValue) -> Receipt:
         """Deletes entities; until it is flushed, all processes read None. Returns and raises as `put`."""
@@ -357,25 +356,26 @@ class WriteBehind(Sourced[V]):
                 f"{self!r}: numbers can only be adjusted where a row can be read together with the ids of applied"
                 " batches: give a source with `async def load_exact(keys, batch_ids)`, as a PostgresTable has"
             )
-        return await self._apply((make(key, columns),))
+        return await self._apply_one(make(key, columns))
 
-    def _put_op(
-        self, key: KeyValue, value: V, packed: Packed, generations: Mapping[str, bytes | None], ttl: Duration | None
-    ) -> Op:
-        readable, recipe = None, self._recipe
-        if storable(generations) and (recipe.admit is None or recipe.admit.admits_put(self.key(key), value)):
-            life = recipe.policy.with_ttl(ttl).life_ms()
-            readable = new_value(recipe, packed, new_token(), generations, life)
-        return self._records.put_op(key, packed, readable)
+    async def _apply_one(self, op: Op) -> Receipt:
+        self._buffering.refuse_unsafe()
+        written = [await self._buffer.apply_one(op)]
+        through = 0 if written[0].outcome is Outcome.ACCEPTED else await self._overflow.settle((op,), written)
+        self._count(1)
+        return self._buffering.receipt((op,), written, through)
+
+    def _count(self, writes: int) -> None:
+        self._runtime.counters.writes += writes
+        self._since_flush += writes
+        if self._since_flush >= self._max_batch:
+            self._since_flush = 0
+            self._flusher.wake()
 
     async def _apply(self, ops: Sequence[Op]) -> Receipt:
         self._buffering.refuse_unsafe()
         written, through = await self._overflow.apply(ops)
-        self._runtime.counters.writes += len(ops)
-        self._since_flush += len(ops)
-        if self._since_flush >= self._max_batch:
-            self._since_flush = 0
-            self._flusher.wake()
+        self._count(len(ops))
         return self._buffering.receipt(ops, written, through)
 
     async def _write_through(self, op: Op) -> None:

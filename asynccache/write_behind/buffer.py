@@ -23,7 +23,7 @@ both; and it takes any reader's lease away, so that no older row can be filled i
 
 from __future__ import annotations
 
-import enum
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,43 +33,34 @@ from uuid import UUID, uuid4
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.stores.scripts import Call, ScriptRunner, load_script
-from asynccache.write_behind.lanes import Lanes, Place, Send, Target
+from asynccache.stores.scripts import Call, Script, ScriptRunner, load_script
+from asynccache.write_behind.lanes import Lanes, Place, Send, Target, Written
 from asynccache.write_behind.records import Op
 
-__all__ = ["Buffer", "Buffered", "Frozen", "Outcome", "PartitionStatus", "Written"]
+__all__ = ["Buffer", "Buffered", "Frozen", "PartitionStatus"]
 
 # Read with the module: not on the event loop.
 _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
     load_script(name, "asynccache.write_behind", prelude=None)
     for name in ("freeze", "ack", "status", "lookup", "setup", "forget", "overtake")
 )
+
+
+def _whole(name: str, merge: str) -> Script:
+    """The script that merges into several partitions, with the one in it that merges into one."""
+    beginning, rest = merge.split("-- From here on for one partition.\n")
+    source = load_script(name, "asynccache.write_behind", prelude=None).source
+    source = source.replace("-- The beginning of merge.lua stands here.", beginning)
+    source = source.replace("-- The rest of merge.lua stands here.", rest)
+    return Script.of(name, source)._replace(many=None)
+
+
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
+_MERGE_ALL: Final = _whole("merge_all", _MERGE.source)
 _LOOKUP_CHUNK: Final = 1000
 _BUCKETS: Final = 64  # as in freeze.lua
 _LOOKS: Final = 20
-
-
-class Outcome(enum.Enum):
-    """What became of one operation."""
-
-    ACCEPTED = "accepted"
-    FULL = "full"
-    """`max_pending` keys pend in its partition, and it is of another one: nothing was written."""
-    OUT_OF_RANGE = "out of range"
-    """A number would have left the range in which it can be buffered exactly: nothing was written."""
-
-
-_VERDICTS: Final = {ord("1"): Outcome.ACCEPTED, ord("0"): Outcome.FULL, ord("r"): Outcome.OUT_OF_RANGE}
-
-
-class Written(NamedTuple):
-    """What became of one operation, how many keys now pend in its partition, and how many disks or replicas have it."""
-
-    outcome: Outcome
-    pending: int
-    confirmed: int
 
 
 class Buffered(NamedTuple):
@@ -148,6 +139,7 @@ class Buffer:
         partitions: over how many hash slots the keys are spread.
         max_pending: most keys that may pend in one partition.
         spread_above: how many of them stand in one hash before others are spread; best what a batch holds.
+        together: whether writes to several partitions may share a command, which they cannot in a cluster.
         send: how writes go to Redis; through `store` without one.
     """
 
@@ -160,6 +152,7 @@ class Buffer:
         partitions: int,
         max_pending: int,
         spread_above: int = 1000,
+        together: bool = True,
         send: Send | None = None,
     ) -> None:
         self._store = store
@@ -178,7 +171,9 @@ class Buffer:
             Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
             for number, partition in enumerate(self._partitions)
         ]
-        self._lanes = Lanes(name, _MERGE, targets, max_pending, spread_above, send or self._send)
+        script = _MERGE_ALL if together else None
+        self._lanes = Lanes(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
+        self._cells = [space.partition_cells(name, number) for number in range(partitions)]
         self._places: dict[type, dict[Any, Place]] = {int: {}, str: {}}
 
     async def open(self) -> None:
@@ -255,8 +250,9 @@ class Buffer:
         known = self._places.get(type(key))
         if known is not None and (found := known.get(key)) is not None:
             return found
-        number, bucket = self._spread(encode_key(key))
-        found = Place(number, bucket, self._space.partition_cell(self._name, number, key))
+        encoded = encode_key(key)
+        number, bucket = self._spread(encoded)
+        found = Place(number, bucket, CellKey(self._cells[number] + encoded))
         if known is not None:
             if len(known) >= _KEPT_PLACES:
                 known.clear()
@@ -282,8 +278,11 @@ class Buffer:
         Raises:
             StoreUnavailable: Redis did not acknowledge all of them; each may have been merged or not, but not twice.
         """
-        answers = await self._lanes.submit([self._placed(op) for op in ops])
-        return [Written(_VERDICTS[verdict], pending, confirmed) for verdict, pending, confirmed in answers]
+        return await self._lanes.submit([self._placed(op) for op in ops])
+
+    def apply_one(self, op: Op) -> asyncio.Future[Written]:
+        """Merges one operation; see `apply`."""
+        return self._lanes.submit_one(*self._placed(op))
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
         """What is buffered of each key; those of one partition are seen at one moment (up to 1,000 of them)."""

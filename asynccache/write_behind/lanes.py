@@ -1,4 +1,5 @@
-"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one script call for each partition.
+"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one call for each partition. Calls
+share a command, unless Redis is a cluster; one that is refused leaves the others alone.
 
 Invariant: each operation that was acknowledged was merged exactly once, and one without an answer at most once.
 
@@ -14,6 +15,7 @@ call without an answer.
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -22,15 +24,17 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from asynccache.errors import StoreUnavailable
 from asynccache.keys import CellKey
-from asynccache.stores.scripts import Call, Script
+from asynccache.stores.scripts import Argument, Call, Script
 from asynccache.supervision import TaskOwner, backoff, copy_error
 from asynccache.tokens import new_token
 from asynccache.write_behind.records import Op
 
-__all__ = ["Answer", "Lanes", "Place", "Send", "Target"]
+__all__ = ["Lanes", "Outcome", "Place", "Send", "Target", "Written"]
 
 _MAX_OPS: Final = 1000
 """In one pipeline: a script holds up everybody else on the server."""
+_MAX_SHARED: Final = 200
+"""In one command, unless those of one partition are more."""
 _MAX_BYTES: Final = 8 * 1024 * 1024
 _TRIES: Final = 3
 _SEEN_MS: Final = 3_600_000
@@ -57,28 +61,36 @@ class Place(NamedTuple):
     cell: CellKey
 
 
-class Answer(NamedTuple):
-    """What became of one operation.
+class Outcome(enum.Enum):
+    """What became of one operation."""
 
-    Attributes:
-        verdict: 49 ("1") accepted, 48 ("0") the buffer is full, 114 ("r") a number left its range.
-        pending: keys that pend in the partition now.
-        confirmed: how many disks or replicas confirmed it.
-    """
+    ACCEPTED = "accepted"
+    FULL = "full"
+    """`max_pending` keys pend in its partition, and it is of another one: nothing was written."""
+    OUT_OF_RANGE = "out of range"
+    """A number would have left the range in which it can be buffered exactly: nothing was written."""
 
-    verdict: int
+
+_VERDICTS: Final = {ord("1"): Outcome.ACCEPTED, ord("0"): Outcome.FULL, ord("r"): Outcome.OUT_OF_RANGE}
+
+
+class Written(NamedTuple):
+    """What became of one operation, how many keys now pend in its partition, and how many disks or replicas have it."""
+
+    outcome: Outcome
     pending: int
     confirmed: int
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
-    future: asyncio.Future[list[Answer]]
-    answers: list[Any]
+class _Many:
+    """What became of the operations that one caller has submitted together, as far as it is known."""
+
+    written: list[Any]
     left: int
 
 
-_Item: TypeAlias = "tuple[Place, Op, _Request, int]"
+_Item: TypeAlias = "tuple[Place, Op, asyncio.Future[Any], _Many | None, int]"
 
 
 class Lanes:
@@ -86,7 +98,8 @@ class Lanes:
 
     Args:
         name: for the tasks and the repr.
-        script: merges.
+        script: merges into one partition.
+        together: merges into several in one command; None in a cluster, where their keys may not share one.
         targets: the keys of each partition.
         max_pending: most keys that may pend in one partition.
         spread_above: how many of them stand in one hash before others go to their buckets.
@@ -98,6 +111,7 @@ class Lanes:
         self,
         name: str,
         script: Script,
+        together: Script | None,
         targets: Sequence[Target],
         max_pending: int,
         spread_above: int,
@@ -107,6 +121,7 @@ class Lanes:
     ) -> None:
         self._name = name
         self._script = script
+        self._together = together
         self._targets = targets
         self._max_pending = max_pending
         self._spread_above = spread_above
@@ -141,26 +156,41 @@ class Lanes:
         """Lets operations in, again after `aclose`."""
         self._closed = False
 
-    def submit(self, ops: Sequence[tuple[Place, Op]]) -> asyncio.Future[list[Answer]]:
-        """Queues operations, each with its place; the future has an answer for each, in order.
+    def submit_one(self, place: Place, op: Op) -> asyncio.Future[Written]:
+        """Queues one operation; see `submit`."""
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(self._refusal())
+        else:
+            self._queue.append((place, op, future, None, 0))
+            if not self._pumping:
+                self._begin()
+        return future
+
+    def submit(self, ops: Sequence[tuple[Place, Op]]) -> asyncio.Future[list[Written]]:
+        """Queues operations, each with its place; the future has what became of each, in order.
 
         Its error is `StoreUnavailable`: no answer, or a refusal; some may have been merged.
         """
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
         if self._closed:
-            future.set_exception(StoreUnavailable(f"{self._name}: the buffer is closed"))
-            return future
-        request = _Request(future, [None] * len(ops), len(ops))
-        queue = self._queue
-        for at, (place, op) in enumerate(ops):
-            queue.append((place, op, request, at))
-        if not self._pumping and ops:
-            self._pumping = True
-            # It begins with the next turn of the loop: the other callers of this one are yet to come.
-            self._owner.start(self._pump()).add_done_callback(self._ended)
+            future.set_exception(self._refusal())
         elif not ops:
             future.set_result([])
+        else:
+            many = _Many([None] * len(ops), len(ops))
+            self._queue.extend([(place, op, future, many, at) for at, (place, op) in enumerate(ops)])
+            if not self._pumping:
+                self._begin()
         return future
+
+    def _begin(self) -> None:
+        self._pumping = True
+        # It begins with the next turn of the loop: the other callers of this one are yet to come.
+        self._owner.start(self._pump()).add_done_callback(self._ended)
+
+    def _refusal(self) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._name}: the buffer is closed")
 
     async def aclose(self) -> None:
         """Refuses what comes, and answers everybody: what was queued is still sent, within a bounded time."""
@@ -198,8 +228,7 @@ class Lanes:
                 self._fail(self._queue, StoreUnavailable(f"{self._name}: closed before it was written"))
                 self._queue.clear()
             else:  # somebody came after its last look, or it failed and was reported
-                self._pumping = True
-                self._owner.start(self._pump()).add_done_callback(self._ended)
+                self._begin()
 
     def _take(self) -> list[_Item]:
         items: list[_Item] = []
@@ -207,7 +236,7 @@ class Lanes:
         queue = self._queue
         while queue and len(items) < _MAX_OPS and size < _MAX_BYTES:
             item = queue.popleft()
-            if not item[2].future.done():  # its caller was cancelled
+            if not item[2].done():  # its caller was cancelled
                 items.append(item)
                 size += len(item[1].raw)
         return items
@@ -222,7 +251,14 @@ class Lanes:
                 parts[number] = [item]
         self._seq += 1
         calls = [self._call(number, part) for number, part in parts.items()]
-        replies, confirmed = await self._sent(calls)
+        if self._together is None or len(calls) == 1:
+            replies, confirmed = await self._sent(calls)
+        else:
+            shares = _shares(calls, [len(part) for part in parts.values()])
+            found, confirmed = await self._sent([self._shared(self._together, share) for share in shares])
+            replies = [
+                reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))
+            ]
         for part, reply in zip(parts.values(), replies, strict=True):
             if isinstance(reply, Exception):
                 self._fail(part, reply)
@@ -233,24 +269,40 @@ class Lanes:
                     part, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
                 )
                 continue
-            for (_, _, request, at), verdict in zip(part, verdicts, strict=True):
-                request.answers[at] = Answer(verdict, pending, confirmed)
-                request.left -= 1
-                if not request.left and not request.future.done():
-                    request.future.set_result(request.answers)
+            became = {verdict: Written(_VERDICTS[verdict], pending, confirmed) for verdict in {*verdicts}}
+            for (_, _, future, many, at), verdict in zip(part, verdicts, strict=True):
+                if many is None:
+                    if not future.done():
+                        future.set_result(became[verdict])
+                    continue
+                many.written[at] = became[verdict]
+                many.left -= 1
+                if not many.left and not future.done():
+                    future.set_result(many.written)
 
     def _call(self, number: int, part: Sequence[_Item]) -> Call:
         target = self._targets[number]
         self._used.add(target.seen)
         keys: list[str] = [target.pending, target.meta, target.seen]
         ops: list[bytes] = []
-        for place, op, _, _ in part:
+        for place, op, *_ in part:
             if place.cell:
                 keys.append(place.cell)
             ops.append(op.raw)
         buckets = bytes([place.bucket for place, *_ in part])
         packed = b"".join(ops)
-        return Call(self._script, keys, (self._seq, self._max_pending, _SEEN_MS, packed, self._spread_above, buckets))
+        return Call(self._script, keys, (*self._settings(), packed, buckets))
+
+    def _settings(self) -> tuple[int, int, int, int]:
+        return self._seq, self._max_pending, _SEEN_MS, self._spread_above
+
+    def _shared(self, script: Script, calls: Sequence[Call]) -> Call:
+        if len(calls) == 1:
+            return calls[0]
+        args: list[Argument] = [*self._settings()]
+        for call in calls:
+            args += (len(call.keys), *call.args[-2:])
+        return Call(script, [key for call in calls for key in call.keys], args)
 
     async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
         attempt = 1
@@ -270,9 +322,35 @@ class Lanes:
     @staticmethod
     def _fail(items: Sequence[_Item] | deque[_Item], error: Exception) -> None:
         for item in items:
-            future = item[2].future
+            future = item[2]
             if not future.done():
                 future.set_exception(copy_error(error))
 
     def __repr__(self) -> str:
         return f"Lanes({self._name!r}, waiting={len(self._queue)})"
+
+
+def _shares(calls: Sequence[Call], sizes: Sequence[int]) -> list[list[Call]]:
+    """Calls by the command that they share; `sizes` says how many operations each has."""
+    shares: list[list[Call]] = []
+    room = 0
+    for call, size in zip(calls, sizes, strict=True):
+        if size > room:
+            shares.append([])
+            room = _MAX_SHARED
+        shares[-1].append(call)
+        room -= size
+    return shares
+
+
+def _each(answer: Any, calls: int) -> Sequence[Any]:
+    """The replies of the calls that shared a command."""
+    if calls == 1 or isinstance(answer, Exception):
+        return [answer] * calls
+    return [_refused(reply) if isinstance(reply, Exception) else reply for reply in answer]
+
+
+def _refused(error: Exception) -> StoreUnavailable:
+    refused = StoreUnavailable(f"Redis: {type(error).__name__}: {error}")
+    refused.__cause__ = error
+    return refused

@@ -18,7 +18,8 @@ from asynccache.errors import StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
 from asynccache.steps import Invalidate, Step
-from asynccache.write_behind.buffer import Buffered, Frozen, Outcome, PartitionStatus, Written
+from asynccache.write_behind.buffer import Buffered, Frozen, PartitionStatus
+from asynccache.write_behind.lanes import Outcome, Written
 from asynccache.write_behind.merging import merge
 from asynccache.write_behind.records import Op
 
@@ -115,6 +116,10 @@ class MemoryBuffer:
 
     def _number(self, field: str) -> int:
         return zlib.crc32(field.encode()) % len(self._partitions)
+
+    async def apply_one(self, op: Op) -> Written:
+        """Merges one operation; see `apply`."""
+        return (await self.apply((op,)))[0]
 
     async def apply(self, ops: Sequence[Op]) -> list[Written]:
         """Merges operations. Unlike in Redis, nothing of it can fail or be of unknown outcome."""

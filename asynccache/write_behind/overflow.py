@@ -10,7 +10,8 @@ from asynccache.clock import Clock
 from asynccache.errors import BufferFull, WriteRejected
 from asynccache.protocols import KeyValue
 from asynccache.supervision import backoff
-from asynccache.write_behind.buffer import Buffered, Outcome, Written
+from asynccache.write_behind.buffer import Buffered
+from asynccache.write_behind.lanes import Outcome, Written
 from asynccache.write_behind.records import Op
 
 __all__ = ["OnFull", "Overflow", "WriteThrough"]
@@ -77,8 +78,18 @@ class Overflow:
             StoreUnavailable: Redis did not acknowledge all of them.
         """
         written = await self._buffer.apply(ops)
-        if len(written) == 1 and written[0].outcome is Outcome.ACCEPTED:  # the usual one
-            return written, 0
+        return written, await self.settle(ops, written)
+
+    async def settle(self, ops: Sequence[Op], written: list[Written]) -> int:
+        """Does with operations that were not taken what is to be done; see `apply`.
+
+        Args:
+            ops: the operations.
+            written: what became of each; replaced where that changes.
+
+        Returns:
+            How many went to the database.
+        """
         full = [at for at, one in enumerate(written) if one.outcome is not Outcome.ACCEPTED]
         through = 0
         if full:
@@ -96,7 +107,7 @@ class Overflow:
                     through += 1
                 else:
                     written[at] = found
-        return written, through
+        return through
 
     async def _find_room(self, ops: Sequence[Op], at: int, deadline: float) -> Written | None:
         """Tries until there is room; None if it was written to the database instead."""

@@ -22,10 +22,11 @@ import msgspec
 from asynccache.codecs import Codec, Packed, codec_for
 from asynccache.codecs.base import as_array
 from asynccache.codecs.upgrades import Upgrader
-from asynccache.entry import NewValue
+from asynccache.entry import NewValue, plain_head
 from asynccache.errors import ConfigurationError, DecodeError, EncodeError
 from asynccache.keys import encode_key
 from asynccache.protocols import Adjust, Adjustment, Append, Delete, Halves, Number, Put, Puts, Write
+from asynccache.tokens import new_token
 from asynccache.write_behind.numbers import (
     CEILING,
     EXACT,
@@ -59,21 +60,28 @@ _decode = msgspec.msgpack.Decoder(_Head).decode
 _decode_heads = msgspec.msgpack.Decoder(list[tuple[bytes, bytes, bool, bytes]]).decode
 _SIZE: Final = struct.Struct(">I").pack
 _LIFE: Final = struct.Struct(">QQ").pack
+_NO_COST: Final = bytes(4)
+_INT64: Final = 2**63
 
 
-class _Key(NamedTuple):
-    """A key's encodings: its field, itself in a head, the head that holds no value, and these as parts of an `Op`."""
+class _Key:
+    """A key's encodings: its field, itself in a head, and the field as part of an `Op`."""
 
-    field: str
-    key: bytes
-    head: bytes
-    part: bytes
-    parts: bytes
+    __slots__ = ("_bare", "field", "key", "part")
 
-    @classmethod
-    def of(cls, field: str, key: bytes) -> _Key:
-        head, part = _encode(_Head(key)), _part(field.encode())
-        return cls(field, key, head, part, part + _part(head))
+    def __init__(self, field: str, key: bytes) -> None:
+        self.field = field
+        self.key = key
+        self.part = _part(field.encode())
+        self._bare: tuple[bytes, bytes] | None = None
+
+    @property
+    def bare(self) -> tuple[bytes, bytes]:
+        """The head that holds no value; it and the field as parts of an `Op`."""
+        if self._bare is None:
+            head = _encode(_Head(self.key))
+            self._bare = head, self.part + _part(head)
+        return self._bare
 
 
 def _part(raw: bytes) -> bytes:
@@ -156,6 +164,7 @@ class Records(Generic[V]):
         for (_, shape), upgrader in (upgrades or {}).items():
             self._upgraders.setdefault(shape, []).append(upgrader)
         self._rows: Rows[V] = Rows(codec.type) if rows is None else rows
+        self._cell_head = _part(plain_head(codec.id))
         # Key values need no model, but their type must survive: 1 is not "1".
         self._keys: Codec[Any] = codec_for(Any)
         self._columns: dict[tuple[str, int], tuple[type, bytes, bytes]] = {}
@@ -172,10 +181,41 @@ class Records(Generic[V]):
             raw = b"P%b%b%b%b" % (known.part, _part(head), cell, life)
         return Op(key, known.field, "P", head, b"", raw)
 
+    def cached_put_op(self, key: Any, packed: Packed, tail: bytes, life: tuple[int, int]) -> Op:
+        """Replaces the row, and what is cached of it.
+
+        Args:
+            key: the key value.
+            packed: the value.
+            tail: see `plain_tail`.
+            life: how long the cached value is fresh, and may be served at all, in milliseconds.
+        """
+        if packed.compressed:
+            raise ValueError("its head is another one: use `put_op`")
+        known, payload = self._key(key), packed.payload
+        head = self._value_head(known.key, packed)
+        raw = b"".join(
+            (
+                b"P",
+                known.part,
+                _SIZE(len(head)),
+                head,
+                self._cell_head,
+                _SIZE(12 + len(tail) + len(payload)),
+                _NO_COST,
+                new_token(),
+                tail,
+                payload,
+                _LIFE(*life),
+            )
+        )
+        return Op(key, known.field, "P", head, b"", raw)
+
     def delete_op(self, key: Any) -> Op:
         """Removes the row."""
         known = self._key(key)
-        return Op(key, known.field, "D", known.head, b"", b"D" + known.parts)
+        head, parts = known.bare
+        return Op(key, known.field, "D", head, b"", b"D" + parts)
 
     def append_op(self, packed: Packed) -> Op:
         """Adds a row that has no key yet."""
@@ -209,8 +249,9 @@ class Records(Generic[V]):
                 known_column = self._column(column, flags, key)
             type_, kind, before = known_column
             packed += before + pack_number(kind, amount(column, value, type_))
-        raw = b"I%b%b%b" % (known.parts, _SIZE(len(packed)), packed)
-        return Op(key, known.field, "I", known.head, packed, raw)
+        head, parts = known.bare
+        raw = b"I%b%b%b" % (parts, _SIZE(len(packed)), packed)
+        return Op(key, known.field, "I", head, packed, raw)
 
     def _column(self, column: str, flags: int, key: Any) -> tuple[type, bytes, bytes]:
         """Type and kind of a column, and what stands before its number: with bounds, nothing is added."""
@@ -224,7 +265,8 @@ class Records(Generic[V]):
         known = self._known.get(type(key))
         if known is not None and (found := known.get(key)) is not None:
             return found
-        found = _Key.of(encode_key(key), self._keys.pack(key).payload)
+        small = type(key) is int and -_INT64 <= key < _INT64  # which the codec writes like this, too
+        found = _Key(encode_key(key), _encode(key) if small else self._keys.pack(key).payload)
         if known is not None:
             if len(known) >= _KEPT_KEYS:
                 known.clear()

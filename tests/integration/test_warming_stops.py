@@ -145,14 +145,6 @@ class TestStoppingAndResuming:
         with pytest.raises(MissingExtra, match=r"pip install 'asynccache\[cli\]'"):
             users.warm([1], progress=True)
 
-    async def test_the_rate_is_kept(self, make_cache: MakeCache, users: ReadThrough[User], source: Users) -> None:
-        await users.warm(range(5))
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-        report = await users.warm(range(45), rate=200, batch=10, concurrency=4)
-        assert report.loaded == 40
-        assert loop.time() - begin >= 30 / 200  # the last ten of forty may not begin earlier
-
     async def test_stop_does_not_wait_for_the_rate(self, users: ReadThrough[User], source: Users) -> None:
         work = users.warm(range(10), rate=0.001)
         running = asyncio.create_task(work.run())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import asyncpg
@@ -86,3 +88,34 @@ async def test_the_active_process_is_killed_amid_changes_and_none_is_missed(
                 await all_see(workers, key, f"turn{turn}")
         assert (await ask(workers[0], health=1))["ok"]
         assert await pool.fetchval("SELECT count(*) FROM asynccache_listener") == 1
+
+
+async def test_a_process_that_stands_still_is_replaced_and_does_no_harm_when_it_goes_on(
+    redis_url: str, namespace: str, database_url: str, pool: asyncpg.Pool[Any], schema: str
+) -> None:
+    await pool.execute(CREATE)
+    await pool.execute("INSERT INTO users VALUES (1, 'old')")
+    tables = [TableChanges("users", key="id", tags=["users"])]
+    await PostgresChanges(pool, tables=tables, schema=schema).install()
+    environment = {
+        "APP_REDIS": redis_url,
+        "APP_NAMESPACE": namespace,
+        "APP_DATABASE": database_url,
+        "APP_SCHEMA": schema,
+        "APP_POLL": "0.05",
+    }
+    async with Workers() as running:
+        workers = await started(running, 2, **environment)
+        still = await active_of(workers)
+        await all_see(workers, 1, "old")
+        (other,) = (worker for worker in workers if worker is not still)
+        os.kill(still.pid, signal.SIGSTOP)
+        try:
+            await pool.execute("UPDATE users SET name = 'new'")
+            await all_see([other], 1, "new")
+            assert await active_of([other]) is other
+        finally:
+            os.kill(still.pid, signal.SIGCONT)
+        await pool.execute("UPDATE users SET name = 'newer'")
+        await all_see(workers, 1, "newer")
+        assert await active_of(workers) is other

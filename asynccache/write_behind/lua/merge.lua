@@ -2,8 +2,8 @@
 -- same `seq` does nothing and gives the same verdicts; one that comes late, after a newer one, does nothing.
 -- KEYS  pending (hash: field -> record), meta (hash: batch, acks, dirty, spread), seen (of this writer), the cell of each
 --       write but appends; and in their slot pending:n, the buckets
--- ARGV  seq, max_pending, life of `seen` in ms, the writes in one string (clients pack that faster than arguments), how
---       many keys pend in one hash before others go to their buckets, the bucket of each write (a byte each)
+-- ARGV  seq, max_pending, life of `seen` in ms, how many keys pend in one hash before others go to their buckets, the
+--       writes in one string (clients pack that faster than arguments), the bucket of each write (a byte each)
 --         a write is a letter, then parts with their length (4 bytes) before them; numbers are of 8 bytes
 --         P field head cell_head cell_rest fresh_ms dead_ms   put, which becomes readable
 --         Q field head                                        put; the cell is emptied
@@ -14,21 +14,10 @@
 --       the verdicts are '' if a newer call was here before
 -- A record is: base (N only adjusted, P put, R put after a delete, D deleted, A appended), length of the head (4), head,
 -- adjustments; see records.py and numbers.py.
-local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
-local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 local sub, pack, unpack_ = string.sub, struct.pack, struct.unpack
 local UNIT, LIMIT = 1e9, 1e15
-
-local last = redis.call('GET', seen)
-if last then
-  local done = unpack_('>d', last)
-  if done == seq then
-    -- A write, so that a WAIT on this connection waits for what the first call wrote.
-    redis.call('PEXPIRE', seen, ARGV[3])
-    return { sub(last, 9), redis.call('HLEN', pending) + tonumber(redis.call('HGET', meta, 'spread') or 0) }
-  end
-  if done > seq then return { '', 0 } end
-end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Numbers are { H, L, F } if exact, { x } if floats.
 local function read_number(kind, raw, at)
@@ -139,8 +128,23 @@ local function adjusted(raw, at, more)
   return write_columns(columns)
 end
 
+-- From here on for one partition.
+local pending, meta, seen = KEYS[1], KEYS[2], KEYS[3]
+local seq, max_pending, spread_above = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+
+local last = redis.call('GET', seen)
+if last then
+  local done = unpack_('>d', last)
+  if done == seq then
+    -- A write, so that a WAIT on this connection waits for what the first call wrote.
+    redis.call('PEXPIRE', seen, ARGV[3])
+    return { sub(last, 9), redis.call('HLEN', pending) + tonumber(redis.call('HGET', meta, 'spread') or 0) }
+  end
+  if done > seq then return { '', 0 } end
+end
+
 local ops, fields, known, bucket_of = {}, {}, {}, {}
-local raw, at = ARGV[4], 1
+local raw, at = ARGV[5], 1
 while at <= #raw do
   local op = {}
   op.kind, op.field, op.head, at = unpack_('>c1I4c0I4c0', raw, at)
@@ -236,8 +240,6 @@ for _, field in ipairs(fields) do
     end
   end
 end
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 for part, values in pairs(written) do
   redis.call('HSET', part == 0 and pending or pending .. ':' .. part, unpack(values))
 end

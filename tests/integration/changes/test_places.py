@@ -21,6 +21,18 @@ async def rows(world: World) -> list[asyncpg.Record]:
     return await world.pool.fetch("SELECT *, position::text AS at FROM asynccache_listener ORDER BY name, mapping")
 
 
+async def looked(world: World) -> None:
+    """Waits until its position has been written, and what can be has been pruned, a few times."""
+    listener = world.changes._listeners[0]
+    seen: set[float] = set()
+
+    def enough() -> bool:
+        seen.add(listener._saved_at)
+        return len(seen) > 3
+
+    await until(enough, "the listener to look a few times")
+
+
 class TestTheSameName:
     async def test_one_works_and_another_takes_over_when_it_closes(
         self, redis_url: str, namespace: str, pool: asyncpg.Pool[Any], schema: str, follow: Follow
@@ -69,12 +81,17 @@ class TestTheSameName:
         assert len(await rows(new)) == 2
 
     async def test_another_namespace_has_a_place_of_its_own(self, pool: asyncpg.Pool[Any], follow: Follow) -> None:
-        first, second = await follow(), await follow(cache={"namespace": "another"})
+        tags_only: dict[str, Any] = {"entries": []}
+        first, second = await follow(table=tags_only), await follow(table=tags_only, cache={"namespace": "another"})
         for one in (first, second):
             await one.at_work()
+            assert await one.count() == 0
         await pool.execute("INSERT INTO users VALUES (1, 'Ada')")
-        for one in (first, second):
-            await one.sees(u1="Ada")
+
+        async def seen() -> bool:
+            return (await first.count(), await second.count()) == (1, 1)
+
+        await until(seen, "both to count anew")
 
 
 class TestAnotherName:
@@ -167,17 +184,7 @@ class TestPruning:
         await here.caught_up()
         pruned = here.changes.stats.pruned
 
-        async def moved(times: int) -> None:
-            listener = here.changes._listeners[0]
-            seen: set[float] = set()
-
-            def enough() -> bool:
-                seen.add(listener._saved_at)
-                return len(seen) > times
-
-            await until(enough, "the listener to look a few times")
-
-        await moved(3)
+        await looked(here)
         assert (await here.pool.fetchval("SELECT count(*) FROM asynccache_change"), here.changes.stats.pruned) == (
             1,
             pruned,
@@ -194,6 +201,40 @@ class TestPruning:
         await away.cache.startup()
         await away.at_work()
         assert away.changes.stats.cleared == 2
+
+    async def test_keeps_what_was_open_at_anothers_position(
+        self, follow: Follow, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The position of the listener that is away is beyond a transaction that had not ended then."""
+        monkeypatch.setattr("asynccache.postgres.changes.listener._PRUNE_EVERY", 0.0)
+        away, here = await follow(name="away"), await follow(name="here")
+        await here.pool.execute("INSERT INTO users VALUES (1, 'Ada')")
+        for one in (away, here):
+            await one.at_work()
+            await one.caught_up()
+        async with here.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("UPDATE users SET name = 'open'")
+            await here.pool.execute("CREATE TABLE later (); DROP TABLE later")  # a transaction that begins after it
+            await away.sees(u1="Ada")
+
+            async def beyond() -> bool:
+                found = await here.pool.fetchval(
+                    "SELECT pg_snapshot_xip(position)::text FROM asynccache_listener WHERE name = 'away'"
+                )
+                return found is not None
+
+            await until(beyond, "the position to be beyond the open transaction")
+            await away.cache.shutdown()
+            await transaction.commit()
+        await here.sees(u1="open")
+        await here.caught_up()
+        await looked(here)
+        assert await here.pool.fetchval("SELECT count(*) FROM asynccache_change") == 1
+        handled = away.changes.stats.changes
+        await away.cache.startup()
+        await until(lambda: away.changes.stats.changes == handled + 1, "it to read it")
 
     async def test_gives_up_the_place_of_a_version_that_was_replaced_within_hours(
         self, follow: Follow, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,8 @@ from asynccache.codecs import codec_for
 from asynccache.keys import KeySpace
 from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Argument, Call
-from asynccache.write_behind.buffer import Buffer, Frozen, Outcome
+from asynccache.write_behind.buffer import Buffer, Frozen
+from asynccache.write_behind.lanes import Outcome
 from asynccache.write_behind.records import Op, Records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import random
 from collections.abc import AsyncIterator, Callable
@@ -11,13 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from redis.asyncio import Redis
 
-from asynccache.codecs import codec_for
-from asynccache.entry import NewValue
+from asynccache.codecs import Packed, codec_for
+from asynccache.entry import NewValue, Value, parse_cell, plain_tail
+from asynccache.errors import StoreUnavailable
 from asynccache.keys import KeySpace
 from asynccache.protocols import Adjust, Append, Delete, Put
 from asynccache.stores.redis import RedisStore
-from asynccache.write_behind.buffer import Buffer, Outcome
+from asynccache.write_behind.buffer import Buffer
+from asynccache.write_behind.lanes import Outcome, Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
 from asynccache.write_behind.records import Op, Records, parse_record
 from asynccache.write_behind.rows import Rows
@@ -281,3 +285,58 @@ async def test_a_batch_is_no_larger_than_asked_and_the_rest_still_pends(
         assert everything is not None
         assert len(everything.records) == 2500 - len(frozen.records)
         assert not everything.records.keys() & frozen.records.keys()
+
+
+async def test_a_partition_that_refuses_leaves_those_that_share_its_command_alone(
+    store: RedisStore, redis: Redis, namespace: str
+) -> None:
+    buffer = Buffer(store, KeySpace((namespace,)), "score", partitions=4, max_pending=100)
+    broken = buffer._place(0).partition
+    await redis.set(buffer._partitions[broken].pending, "no hash")
+    ops = {key: RECORDS.increment_op(key, {"points": 1}) for key in range(40)}
+    results = await asyncio.gather(*(buffer.apply_one(op) for op in ops.values()), return_exceptions=True)
+    for key, result in zip(ops, results, strict=True):
+        if buffer._place(key).partition == broken:
+            assert isinstance(result, StoreUnavailable)
+            assert "WRONGTYPE" in str(result)
+        else:
+            assert isinstance(result, Written)
+            assert result.outcome is Outcome.ACCEPTED
+    taken = [key for key in ops if buffer._place(key).partition != broken]
+    found = await buffer.lookup(taken)
+    assert {RECORDS.fold(None, found[key].pending) for key in taken} == {Score(points=1)}
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_more_writes_than_share_a_command_are_each_merged_once(
+    store: RedisStore, namespace: str, together: bool
+) -> None:
+    buffer = Buffer(store, KeySpace((namespace,)), "score", partitions=8, max_pending=1000, together=together)
+    ops = [RECORDS.increment_op(key % 500, {"points": 1}) for key in range(1500)]
+    singles = asyncio.gather(*map(buffer.apply_one, ops))
+    written = [*await buffer.apply(ops), *await singles]
+    assert {one.outcome for one in written} == {Outcome.ACCEPTED}
+    found = await buffer.lookup(range(500))
+    assert {RECORDS.fold(None, buffered.pending) for buffered in found.values()} == {Score(points=6)}
+
+
+@pytest.mark.parametrize("generations", [[], [("shop#g", b"G" + bytes(12)), ("shop#g:x", b"G" + bytes(12))]])
+async def test_the_cell_of_a_put_is_what_any_other_writer_of_cells_makes(
+    store: RedisStore, namespace: str, generations: list[tuple[str, bytes]]
+) -> None:
+    buffer = Buffer(store, KeySpace((namespace,)), "score", partitions=1, max_pending=10)
+    packed = CODEC.pack(Score("x"))
+    tail = plain_tail(CODEC.fingerprint, generations)
+    await buffer.apply([RECORDS.cached_put_op(1, packed, tail, (50_000, 60_000))])
+    (raw,) = await store.read([buffer.cell(1)])
+    value = parse_cell(raw)
+    assert isinstance(value, Value)
+    new = NewValue(
+        packed.payload, 50_000, 60_000, value.id, CODEC.id, False, False, 0, CODEC.fingerprint, (*generations,)
+    )
+    assert raw == new.pack(value.fresh_until - 50_000)
+    assert any(value.id)
+    record = (await buffer.lookup([1]))[1].pending
+    assert record == RECORDS.put_op(1, packed, None).record()
+    with pytest.raises(ValueError, match="use `put_op`"):
+        RECORDS.cached_put_op(1, Packed(packed.payload, True), tail, (1, 1))
