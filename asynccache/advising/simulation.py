@@ -48,6 +48,7 @@ class _Refresh(NamedTuple):
 
     ready: float
     fresh: float
+    took: float
     outdated: float
 
 
@@ -56,7 +57,7 @@ class _Simulation:
 
     Of a key: `ready` is when its value is stored (before that it is being loaded), `fresh` until when it is fresh,
     `dead` until when it may be served (0: there is none), `outdated` since when the database has something newer,
-    `written` until when a write is under way.
+    `written` until when a write is under way, `took` how long the value took to load (0: it was written).
     """
 
     def __init__(self, trace: Trace, plan: Plan, world: World) -> None:
@@ -69,6 +70,7 @@ class _Simulation:
         self._dead = [0.0] * count
         self._outdated = [_NEVER] * count
         self._written = [0.0] * count
+        self._took = [0.0] * count
         self._gone: set[int] = set()
         self._refreshing: dict[int, _Refresh] = {}
         self._draw = random.Random(world.seed).random  # noqa: S311 - spreads load
@@ -144,12 +146,12 @@ class _Simulation:
         remaining = self._fresh[key] - now
         if remaining <= 0:
             self._stale_hits += 1
-        elif not self._early(remaining, self._loading(cost)):
+        elif not self._early(remaining, self._took[key]):
             return
         if key not in self._refreshing:
             took = self._loading(cost)
             self._loads += 1
-            self._refreshing[key] = _Refresh(now + took, now + took + self._life(), _NEVER)
+            self._refreshing[key] = _Refresh(now + took, now + took + self._life(), took, _NEVER)
 
     def _early(self, remaining: float, cost: float) -> bool:
         """XFetch, as `stampede/early_refresh.py` has it."""
@@ -157,17 +159,20 @@ class _Simulation:
         return remaining <= reach * LARGEST_DRAW and -reach * math.log(1.0 - self._draw()) >= remaining
 
     def _miss(self, now: float, key: int, cost: float, *, exists: bool) -> None:
-        self._loads += 1
         self._refreshing.pop(key, None)  # what it brings is not stored: the value that it was to replace is gone
+        took = self._loading(cost)
         if exists and key not in self._gone:
-            took = self._loading(cost)
-            self._store(now, key, now + took)
+            self._loads += 1
+            self._store(now, key, now + took, took=took)
+        elif self._ready[key] <= now:  # else it shares the load of nothing
+            self._loads += 1
+            self._ready[key] = now + took
 
     def _refreshed(self, now: float, key: int) -> None:
         refresh = self._refreshing[key]
         if refresh.ready <= now:
             del self._refreshing[key]
-            self._store(refresh.ready, key, refresh.ready, fresh=refresh.fresh)
+            self._store(refresh.ready, key, refresh.ready, took=refresh.took, fresh=refresh.fresh)
             if refresh.outdated < _NEVER:
                 self._outdate(key, refresh.outdated)
 
@@ -181,8 +186,9 @@ class _Simulation:
 
     # -- cells
 
-    def _store(self, now: float, key: int, ready: float, *, fresh: float | None = None) -> None:
+    def _store(self, now: float, key: int, ready: float, *, took: float = 0.0, fresh: float | None = None) -> None:
         self._ready[key] = ready
+        self._took[key] = took
         self._fresh[key] = until = ready + self._life() if fresh is None else fresh
         self._dead[key] = dead = until + self._plan.stale
         self._outdated[key] = _NEVER
@@ -200,7 +206,7 @@ class _Simulation:
 
     def _empty(self, key: int) -> None:
         """Takes the value away, and the right to store from whoever is loading it."""
-        self._dead[key] = 0.0
+        self._dead[key] = self._ready[key] = 0.0
         self._refreshing.pop(key, None)
         if self._alive[key]:
             self._alive[key] = 0

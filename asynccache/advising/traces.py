@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,9 @@ from asynccache.errors import ConfigurationError
 __all__ = ["Operation", "Trace", "TraceBuilder"]
 
 _MOST_KEYS: Final = 2**32 - 1
+_LATE: Final = 100_000
+"""So many operations back one is put into its place at once, since traces are written in the order in which operations
+end. Beyond that all are sorted at the end, which takes objects for each."""
 
 
 class Operation(enum.IntEnum):
@@ -121,12 +125,21 @@ class TraceBuilder:
         number = self._numbers.setdefault(key, len(self._numbers))
         if number > _MOST_KEYS:
             raise ConfigurationError(f"more than {_MOST_KEYS} keys: take a sample of them")
-        if self._times and at < self._times[-1]:
-            self._sorted = False
-        self._times.append(at)
-        self._operations.append(operation)
-        self._keys.append(number)
-        self._costs.append(math.nan if cost is None else cost)
+        cost = math.nan if cost is None else cost
+        place = len(self._times)
+        if place and at < self._times[-1] and self._sorted:
+            place = bisect_right(self._times, at)
+            self._sorted = len(self._times) - place <= _LATE
+        if place == len(self._times) or not self._sorted:
+            self._times.append(at)
+            self._operations.append(operation)
+            self._keys.append(number)
+            self._costs.append(cost)
+            return
+        self._times.insert(place, at)
+        self._operations.insert(place, operation)
+        self._keys.insert(place, number)
+        self._costs.insert(place, cost)
 
     def __len__(self) -> int:
         return len(self._times)

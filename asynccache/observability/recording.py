@@ -158,6 +158,8 @@ class Recorder:
         Raises:
             ConfigurationError: it cannot be written.
         """
+        if not self._opened and not self._writing.locked():
+            self._writing = asyncio.Lock()  # a cache may be opened again on another event loop
         async with self._writing:
             if self._file is None:
                 try:
@@ -169,6 +171,7 @@ class Recorder:
 
     async def run(self, alive: Callable[[], None], /) -> None:
         """Writes what was noted until it is cancelled."""
+        self._wake = asyncio.Event()
         while True:
             alive()
             try:

@@ -106,12 +106,9 @@ class RecordedWriter(Writer):
                 self._recorder.record("invalidate", cell, began)
 
     async def begin(self, update: Update) -> None:
+        await super().begin(update)
+        # From one reply of Redis to the other: for as long as the marks stood there.
         self._began[update.token] = self._recorder.now()
-        try:
-            await super().begin(update)
-        except BaseException:
-            self._began.pop(update.token, None)
-            raise
 
     async def end(self, update: Update, *, failed: bool) -> None:
         try:

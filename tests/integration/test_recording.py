@@ -300,6 +300,44 @@ async def test_a_recorder_of_two_caches_records_until_the_last_is_closed(make_ca
     assert (recorder.stats.written, recorder.stats.dropped) == (2, 1)
 
 
+def test_a_cache_that_is_opened_again_on_another_loop_goes_on_recording(path: Path) -> None:
+    recorder = Recorder(path)
+    cache = Cache("memory://", namespace="shop", ttl=60, record=recorder)
+
+    async def serve(key: int) -> None:
+        async with cache:
+            await cache.get(key)
+            await asyncio.gather(recorder.flush(), recorder.flush())  # one waits for the other
+            before = size(path)
+            await cache.get(key)
+            async with asyncio.timeout(20):
+                while size(path) == before:
+                    await asyncio.sleep(0.01)
+            assert all(service.ok for service in cache.health().services)
+
+    asyncio.run(serve(1))
+    asyncio.run(serve(2))
+    assert [key for _, key, _ in operations(path)] == ["1", "1", "2", "2"]
+
+
+async def test_a_write_is_recorded_for_as_long_as_its_marks_stand(make_cache: MakeCache, path: Path) -> None:
+    clock = ManualClock()
+    cache = await make_cache(record=Recorder(path, clock=clock))
+    store = cache.runtime.store
+    apply = store.apply
+
+    async def slow(key: str, step: Any) -> Any:
+        clock.advance(1.0)  # on the way there
+        return await apply(key, step)
+
+    store.apply = slow  # type: ignore[method-assign]  # the time that it takes is what is tested
+    async with cache.updating("a"):
+        clock.advance(5.0)
+    await cache.shutdown()
+    (line,) = recorded(path)
+    assert line["cost"] == 6.0, "and not the second before the marks were there"
+
+
 async def test_times_are_those_of_the_clock(redis_url: str, namespace: str, path: Path) -> None:
     clock = ManualClock(1_000_000.0)
     recorder = Recorder(path, clock=clock)

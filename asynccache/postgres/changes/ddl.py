@@ -142,6 +142,10 @@ class Outbox:
             for event, name in self.triggers().items()
         ]
 
+    def forget_positions(self, table: TableChanges) -> str:
+        """A statement after which everybody who follows the table clears, since changes may have gone unrecorded."""
+        return f"DELETE FROM {self.listeners} WHERE {literal(table.relation(self.schema))} = ANY (relations)"  # noqa: S608 - quoted
+
     def drop(self, table: TableChanges) -> list[str]:
         """Statements that take a table's triggers and function away."""
         relation = table.relation(self.schema)

@@ -1,7 +1,8 @@
 """Installs what `ddl.py` describes, takes it away, and looks whether it is there.
 
 Each table has a transaction of its own: a lock on one is not held while another one is waited for. Triggers that are as
-they should be are not touched, so that an installation at each deploy locks nothing.
+they should be are not touched, so that an installation at each deploy locks nothing. Where there were none, changes may
+have gone unrecorded: the positions of those who follow the table are given up, so that they clear.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class Installer:
         for table, columns in self._tables.values():
             statements += self._outbox.create_function(table, columns)
             statements += self._outbox.create_triggers(table, columns)
+            statements.append(self._outbox.forget_positions(table))
         return "".join(f"{statement};\n" for statement in statements)
 
     def drop_sql(self) -> str:
@@ -159,6 +161,8 @@ class Installer:
                 if recorded is None or set(recorded) != set(wanted):
                     for statement in outbox.create_triggers(table, wanted):
                         await connection.execute(statement)
+                if recorded is None:
+                    await connection.execute(outbox.forget_positions(table))
 
     async def uninstall(self, connection: Any) -> None:
         """Takes the tables' triggers away, and the outbox with the last of them."""

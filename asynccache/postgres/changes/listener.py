@@ -42,9 +42,8 @@ silently dead: every statement is bounded by `timeout`, and there is one every `
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -144,6 +143,7 @@ class ChangeListener:
         self._interpreter = Interpreter(tables, outbox.schema, follower, self.counts)
         self._reader = OutboxReader(outbox, self._interpreter.relations)
         self._survey: Survey | None = None
+        self._surveyed = False
         self._surveyed_at = 0.0
         self._doubt = False
         self._position: Snapshot | None = None
@@ -183,11 +183,14 @@ class ChangeListener:
                 except _NotOurs:
                     logger.warning("%s: its place was taken or given up; claiming it again", self.name)
                 except StoreUnavailable as error:
+                    if self._problem is None:
+                        logger.warning("%s: Redis was not told, and is tried again: %s", self.name, error)
                     self._note(error)
                     _stop_if_told()
                     await self._pause()
         except Exception as error:
             self._note(error)
+            self._surveyed = False
             raise
         finally:
             self._active = False
@@ -206,8 +209,9 @@ class ChangeListener:
         while True:
             with reading(f"claiming the place of {self.name}{self._connections.where}"):
                 async with self._connections.connection(self._timing.timeout) as connection:
-                    if self._survey is None:  # first, for its message: without the tables the claim would fail
+                    if not self._surveyed:  # first, for its message: without the tables the claim would fail
                         await self._surveys.survey(connection)
+                        self._surveyed = True
                     place = await self._places.claim(connection)
                     age = None if place else await self._places.age(connection)
             if place is not None:
@@ -338,11 +342,8 @@ class ChangeListener:
 
     async def _tell(self, connection: Any, outdated: Outdated, position: Snapshot | None) -> None:
         """Invalidates, in bounded calls; keeps the place meanwhile."""
-        # Generations first: they are few, and reach the most.
-        for generations in _batches(outdated.generations, _TOLD_AT_ONCE):
-            await self._follower.invalidate((), generations)
-        for cells in _batches(outdated.cells, _TOLD_AT_ONCE):
-            await self._follower.invalidate(cells, ())
+        for cells, generations in outdated.batches(_TOLD_AT_ONCE):
+            await self._follower.invalidate(cells, generations)
             await self._save(connection, position)
         self.counts.entries += len(outdated.cells)
         self.counts.tags += len(outdated.generations)
@@ -389,9 +390,3 @@ def _stop_if_told() -> None:
     drops a cancellation that comes just when the command has been sent."""
     if (task := asyncio.current_task()) is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(items)
-    while batch := list(itertools.islice(rest, size)):
-        yield batch

@@ -7,7 +7,7 @@ everything that the table could: a change is never passed over.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,6 +55,14 @@ class Outdated:
 
     cells: dict[str, None] = field(default_factory=dict)
     generations: dict[str, None] = field(default_factory=dict)
+
+    def batches(self, size: int) -> Iterator[tuple[list[str], list[str]]]:
+        """Cells and generations, so many at a time; generations first, since they are few and reach the most."""
+        generations, cells = list(self.generations), list(self.cells)
+        for at in range(0, len(generations), size):
+            yield [], generations[at : at + size]
+        for at in range(0, len(cells), size):
+            yield cells[at : at + size], []
 
 
 class Mapping:

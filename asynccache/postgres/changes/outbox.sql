@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS @listeners (
     name text,
     namespace text,
     mapping text,
+    relations text[] NOT NULL,
     position pg_snapshot NOT NULL,
     cleared boolean NOT NULL,
     server text NOT NULL,

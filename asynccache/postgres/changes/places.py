@@ -65,14 +65,24 @@ class Places:
         name: the listener's.
         namespace: that follows.
         mapping: stands for what is mapped to what.
+        relations: the tables that are followed, as SQL.
         lease: seconds for which a claim holds.
         retention: seconds after which a position that nobody has moved is given up.
     """
 
     def __init__(
-        self, outbox: Outbox, name: str, namespace: str, mapping: str, *, lease: float, retention: float
+        self,
+        outbox: Outbox,
+        name: str,
+        namespace: str,
+        mapping: str,
+        relations: list[str],
+        *,
+        lease: float,
+        retention: float,
     ) -> None:
         self._me = (name, namespace, mapping)
+        self._relations = relations
         self._owner = uuid.uuid4()
         self._lease = lease
         self._retention = retention
@@ -85,8 +95,8 @@ class Places:
             f"WITH taken AS (UPDATE {table} l SET owner = $4, lease_until = {until.format('$5')}"  # noqa: S608 - quoted
             f" WHERE {mine} AND (l.owner IS NULL OR l.owner = $4 OR l.lease_until < pg_catalog.clock_timestamp())"
             " RETURNING l.position::text AS position, l.cleared, l.server, false AS made),"
-            f" made AS (INSERT INTO {table} (name, namespace, mapping, position, cleared, server, owner, lease_until,"
-            " seen_at) SELECT $1, $2, $3, pg_catalog.pg_current_snapshot(), false, '', $4,"
+            f" made AS (INSERT INTO {table} (name, namespace, mapping, relations, position, cleared, server, owner,"
+            " lease_until, seen_at) SELECT $1, $2, $3, $6::text[], pg_catalog.pg_current_snapshot(), false, '', $4,"
             f" {until.format('$5')}, pg_catalog.clock_timestamp()"
             f" WHERE NOT EXISTS (SELECT FROM {table} l WHERE {mine}) ON CONFLICT DO NOTHING"
             " RETURNING position::text AS position, cleared, server, true AS made)"
@@ -115,7 +125,7 @@ class Places:
 
     async def claim(self, connection: Any) -> Place | None:
         """Takes the row if nobody holds it, makes it if there is none; None if another one holds it."""
-        row = await connection.fetchrow(self._claim, *self._me, self._owner, self._lease)
+        row = await connection.fetchrow(self._claim, *self._me, self._owner, self._lease, self._relations)
         return None if row is None else Place(Snapshot.parse(row["position"]), row["cleared"], row["server"])
 
     async def age(self, connection: Any) -> float | None:

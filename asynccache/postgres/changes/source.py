@@ -213,6 +213,7 @@ class PostgresChanges:
             self._name,
             follower.path,
             mapping,
+            self._installer.relations,
             lease=self._timing.lease,
             retention=self._retention,
         )

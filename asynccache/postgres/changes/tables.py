@@ -53,7 +53,8 @@ class TableChanges:
             `users.key(...)` does, a key of the plain cache, a list or set of these, or None.
         tags: tags to outdate, of the namespace that follows: names; templates over the columns, `"team:{team_id}"`; or
             a function of the row.
-        columns: further columns that are recorded beside the key.
+        columns: further columns that are recorded beside the key; small ones, since each changed row's values are kept
+            in the outbox for a while.
         whole: tags of which you know that outdating them outdates everything that a change of any row could: they are
             what a TRUNCATE, or a statement too large to be recorded by key, outdates. Without them that is the plain
             names among `tags`, if all is known to be reached by them, and else the whole namespace.
@@ -138,7 +139,10 @@ class TableChanges:
         """What it maps to what, as far as that can be told: two versions of an application that differ in it must not
         share a position."""
         entries = [
-            _function_name(entry) if callable(entry) else f"{entry!r} in {entry.outdated_by}" for entry in self.entries
+            _function_name(entry)
+            if callable(entry)
+            else (type(entry).__name__, getattr(entry, "name", ""), entry.outdated_by)
+            for entry in self.entries
         ]
         return repr((self.relation(schema), self.key, self.columns, entries, self._described, self.whole))
 

@@ -233,6 +233,21 @@ class TestWriters:
         await world.sees(u1="Ada")
 
 
+class TestTriggersThatAreInstalledAgain:
+    async def test_clear_what_went_unrecorded_while_nobody_listened(self, follow: Follow) -> None:
+        world = await follow()
+        await world.pool.execute("INSERT INTO users VALUES (1, 'Ada')")
+        await world.at_work()
+        await world.caught_up()
+        await world.sees(u1="Ada")
+        await world.cache.shutdown()
+        await world.pool.execute(world.changes.uninstall_sql())
+        await world.pool.execute("UPDATE users SET name = 'unheard'")
+        await world.changes.install()
+        await world.cache.startup()
+        await world.sees(u1="unheard")
+
+
 class TestTriggersThatGoMissingLater:
     async def test_are_said_and_what_was_missed_is_cleared_once_they_are_back(self, follow: Follow) -> None:
         world = await follow()

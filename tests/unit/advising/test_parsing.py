@@ -111,6 +111,26 @@ def test_a_long_trace_takes_a_few_bytes_a_line() -> None:
     assert peak / len(found) < 40
 
 
+def test_operations_that_ended_late_are_put_into_their_place_without_sorting_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    builder = TraceBuilder()
+    times = [1.0, 4.0, 2.0, 3.0, 2.0, 5.0]
+    for number, time in enumerate(times):
+        builder.add(time, Operation.GET, str(number), time)
+    assert builder._sorted
+    found = builder.build()
+    assert list(found.times) == [0.0, 1.0, 1.0, 2.0, 3.0, 4.0]
+    assert list(found.keys) == [0, 2, 4, 3, 1, 5]
+    assert list(found.costs) == [1.0, 2.0, 2.0, 3.0, 4.0, 5.0]
+    # What is too far back to be put there is sorted all the same.
+    monkeypatch.setattr("asynccache.advising.traces._LATE", 2)
+    for time in (9.0, 8.0, 7.0, 6.0, 5.0, 10.0):
+        builder.add(time, Operation.GET, str(time))
+    assert not builder._sorted
+    assert list(builder.build().times) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 def test_a_builder_refuses_times_and_costs_that_are_none() -> None:
     builder = TraceBuilder()
     with pytest.raises(ConfigurationError, match="time"):

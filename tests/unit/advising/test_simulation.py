@@ -85,6 +85,28 @@ def test_what_does_not_exist_is_asked_for_each_time() -> None:
     assert (found.reads, found.hits, found.loads) == (4, 1, 3)
 
 
+def test_a_load_of_what_does_not_exist_is_shared_while_it_is_under_way() -> None:
+    nothing = Operation.GET_NOTHING
+    found = run("read-through", (0, nothing, "a", 0.5), (0.3, nothing, "a"), (2, nothing, "a", 0.5))
+    assert (found.reads, found.hits, found.loads) == (3, 0, 2)
+    # An invalidation takes away the right to share it, as of any other.
+    assert run("read-through", (0, nothing, "a", 0.5), (0.2, INVALIDATE, "a"), (0.3, nothing, "a")).loads == 2
+
+
+def test_what_was_written_is_not_refreshed_early_since_its_load_took_no_time() -> None:
+    operations = ((0, PUT, "a", 0.1), *((at / 100, GET, "a") for at in range(100, 900)))
+    assert run("write-through", *operations, early=1000.0).loads == 0
+    assert run("read-through", (0, GET, "a", 0.1), *operations[1:], early=1000.0).loads > 10
+
+
+@pytest.mark.parametrize("ttl", [0.5, 1.5, 5.0])
+def test_a_poisson_stream_is_hit_as_often_as_theory_says(ttl: float) -> None:
+    # A key asked for r times a second misses once in each TTL and the wait for the read after it: r ttl / (1 + r ttl).
+    made = Workload(reads=200, keys=100, skew=0.0, duration=500).trace()
+    found = simulate(made, Plan("read-through", ttl, jitter=0.0, early=0.0), World(query_cost=0.0))
+    assert found.hit_ratio == pytest.approx(2 * ttl / (1 + 2 * ttl), abs=0.01)
+
+
 def test_stale_entries_are_served_while_one_reader_refreshes() -> None:
     operations = ((0, GET, "a"), (11, GET, "a"), (11.2, GET, "a"), (11.6, GET, "a"), (21, GET, "a"), (30, GET, "a"))
     found = run("read-through", *operations, stale=5.0)
