@@ -306,9 +306,12 @@ async def test_a_cancellation_that_is_lost_on_the_way_keeps_nobody_from_closing(
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        await {"owner": owner.aclose, "supervisor": supervisor.aclose, "one service": lambda: supervisor.stop(service)}[
-            how
-        ]()
+        if how == "owner":
+            await owner.aclose()
+        elif how == "supervisor":
+            await supervisor.aclose()
+        else:
+            await supervisor.stop(service)
     assert len(owner) == 0
 
 
