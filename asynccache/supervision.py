@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 logger = logging.getLogger("asynccache")
+
+CANCEL_AGAIN_SECONDS = 5.0
+"""After how long a task that has not ended is cancelled once more; longer than any clean-up takes."""
+
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
@@ -59,10 +63,7 @@ class TaskOwner:
     async def aclose(self) -> None:
         """Cancels all tasks and waits until they have ended."""
         while self._tasks:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await _end(self._tasks)
 
     async def join(self) -> None:
         """Waits until all tasks have ended by themselves."""
@@ -81,6 +82,18 @@ class TaskOwner:
 
     def __repr__(self) -> str:
         return f"TaskOwner({self._name!r}, running={len(self._tasks)})"
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and waits until they have ended; comes back without that after a while, to be called again.
+
+    `asyncio.wait_for` of Python 3.11, by which redis-py sends commands, drops a cancellation that comes just as the
+    command has been sent: such a task would go on for ever.
+    """
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting, timeout=CANCEL_AGAIN_SECONDS)
 
 
 async def finish(owner: TaskOwner, work: Coroutine[Any, Any, T]) -> T:
@@ -197,8 +210,8 @@ class Supervisor:
         """Stops one service and waits until it has ended."""
         running = self._running.pop(service.name, None)
         if running is not None and running.task is not None:
-            running.task.cancel()
-            await asyncio.wait((running.task,))
+            while not running.task.done():
+                await _end((running.task,))
 
     async def aclose(self) -> None:
         """Stops all services and waits until they have ended."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from asynccache import supervision
 from asynccache.supervision import ServiceState, Supervisor, TaskOwner, backoff, copy_error, finish
 
 
@@ -278,6 +279,37 @@ async def test_an_owner_ends_its_tasks_with_itself_those_started_meanwhile_too()
 
 
 # -- one more task to raise
+
+
+class DropsACancellation:
+    """A service whose first cancellation is lost on the way, as `asyncio.wait_for` of Python 3.11 may lose it."""
+
+    name = "deaf"
+
+    async def run(self, alive: Callable[[], None]) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work(alive)
+        await work(alive)
+
+
+@pytest.mark.parametrize("how", ["owner", "supervisor", "one service"])
+async def test_a_cancellation_that_is_lost_on_the_way_keeps_nobody_from_closing(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "CANCEL_AGAIN_SECONDS", 0.01)
+    service, running = DropsACancellation(), asyncio.Event()
+    supervisor, owner = quick(), TaskOwner("test")
+    if how == "owner":
+        owner.start(service.run(running.set))
+    else:
+        supervisor.start(service)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await {"owner": owner.aclose, "supervisor": supervisor.aclose, "one service": lambda: supervisor.stop(service)}[
+            how
+        ]()
+    assert len(owner) == 0
 
 
 class NeedsTwo(Exception):
