@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from asynccache.codecs import Packed
@@ -47,9 +47,13 @@ class PutOps(Generic[V]):
         runtime: reads generations.
         recipe: the kind of entry.
         records: encodes operations.
+        cell: where the value of a key can be read.
     """
 
-    def __init__(self, runtime: Runtime, recipe: Recipe[V], records: Records[V]) -> None:
+    def __init__(
+        self, runtime: Runtime, recipe: Recipe[V], records: Records[V], cell: Callable[[KeyValue], CellKey]
+    ) -> None:
+        self._cell = cell
         self._runtime = runtime
         self._now = runtime.clock.monotonic
         self._recipe = recipe
@@ -75,11 +79,10 @@ class PutOps(Generic[V]):
         tail = plain_tail(self._recipe.codec.fingerprint, tags) if storable(generations) else None
         return Recent(self._now() + _RECENT_SECONDS, generations, tail)
 
-    def op(self, cell: CellKey, key: KeyValue, value: V, packed: Packed, seen: Recent, ttl: Duration | None) -> Op:
+    def op(self, key: KeyValue, value: V, packed: Packed, seen: Recent, ttl: Duration | None) -> Op:
         """The operation of one put.
 
         Args:
-            cell: where the value can be read from then on.
             key: the key value.
             value: the row.
             packed: the same, encoded.
@@ -87,7 +90,7 @@ class PutOps(Generic[V]):
             ttl: how long it is fresh; None for the policy's.
         """
         recipe = self._recipe
-        if seen.tail is None or (recipe.admit is not None and not recipe.admit.admits_put(cell, value)):
+        if seen.tail is None or (recipe.admit is not None and not recipe.admit.admits_put(self._cell(key), value)):
             return self._records.put_op(key, packed, None)
         life = recipe.policy.with_ttl(ttl).life_ms()
         if packed.compressed:

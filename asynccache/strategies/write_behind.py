@@ -180,7 +180,7 @@ class WriteBehind(Sourced[V]):
             clock=self._runtime.clock,
         )
         self._since_flush = 0
-        self._puts = PutOps(self._runtime, self._recipe, self._records)
+        self._puts = PutOps(self._runtime, self._recipe, self._records, self.key)
         self._buffering.letters = self._letters.kept
         self._runtime.reports.append(self._health)
         self._runtime.on_close(self)
@@ -234,7 +234,7 @@ class WriteBehind(Sourced[V]):
         packed = self._recipe.codec.pack(value)
         names = self._names(key, value)
         seen = self._puts.recent(names) or await self._puts.read(names)
-        return await self._apply_one(self._puts.op(self.key(key), key, value, packed, seen, ttl))
+        return await self._apply_one(self._puts.op(key, value, packed, seen, ttl))
 
     async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> Receipt:
         """Writes many entities, each for itself: after an error some may have been written. See `put`."""
@@ -244,8 +244,8 @@ class WriteBehind(Sourced[V]):
         every = tuple(dict.fromkeys(name for *_, names in packed for name in names))
         found = self._puts.recent(every) or await self._puts.read(every)
         seen = {names: self._puts.of({n: found.generations[n] for n in names}) for names in {one[3] for one in packed}}
-        op, cell = self._puts.op, self.key
-        return await self._apply([op(cell(key), key, v, one, seen[names], ttl) for key, v, one, names in packed])
+        op = self._puts.op
+        return await self._apply([op(key, v, one, seen[names], ttl) for key, v, one, names in packed])
 
     async def delete(self, *keys: KeyValue) -> Receipt:
         """Deletes entities; until it is flushed, all processes read None. Returns and raises as `put`."""
