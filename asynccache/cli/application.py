@@ -16,7 +16,7 @@ from asynccache.errors import ConfigurationError
 from asynccache.strategies.base import Strategy
 from asynccache.write_behind.flusher import Flusher
 
-__all__ = ["find_cache", "find_strategies", "flushers", "inspecting", "using"]
+__all__ = ["background_work", "find_cache", "find_strategies", "flushers", "inspecting", "using"]
 
 
 def find_cache(where: str, folder: Path) -> Callable[[], Awaitable[Cache]]:
@@ -76,6 +76,17 @@ def flushers(cache: Cache, name: str | None = None) -> list[Flusher[Any]]:
         wanted = "strategy" if name is None else f"strategy {name!r}"
         raise ConfigurationError(f"{cache!r} has no write-behind {wanted}; it has: {names}")
     return chosen
+
+
+def background_work(cache: Cache) -> list[Flusher[Any]]:
+    """The flushers of a cache, of which there may be none if it has something else to do in the background.
+
+    Raises:
+        ConfigurationError: it has nothing to do there.
+    """
+    if any(isinstance(service, Flusher) for service in cache.runtime.services) or not cache.runtime.listeners:
+        return flushers(cache)
+    return []
 
 
 def find_strategies(cache: Cache, name: str | None = None) -> list[Strategy[Any]]:

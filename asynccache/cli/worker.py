@@ -1,4 +1,4 @@
-"""Runs the flushers of an application's cache without the application, until it is told to stop."""
+"""Runs the flushers and listeners of an application's cache without the application, until it is told to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynccache.cache import Cache
-from asynccache.cli.application import flushers
+from asynccache.cli.application import background_work
 from asynccache.cli.health import report, serving, write_file
 from asynccache.cli.output import Output
 from asynccache.errors import AsyncCacheError
@@ -57,7 +57,7 @@ async def run_worker(make: Callable[[], Awaitable[Cache]], options: WorkerOption
         StoreUnavailable, DatabaseUnavailable: the cache could not be opened.
     """
     cache = await make()
-    works = flushers(cache)
+    works = background_work(cache)
     stop = asyncio.Event()
     with _signals(stop, output):
         cache.runtime.background = True
@@ -129,7 +129,9 @@ async def _telling(
                 port = await stack.enter_async_context(health)
             names = [flusher.origin for flusher in works]
             where = f"; health on {options.health_host}:{port}" if port else ""
-            text = f"worker {os.getpid()} flushes {', '.join(names)} of {cache!r}{where}"
+            follows = [health.name for health in cache.health().changes]
+            does = [f"flushes {', '.join(names)}"] * bool(names) + [f"follows {', '.join(follows)}"] * bool(follows)
+            text = f"worker {os.getpid()} {' and '.join(does)} of {cache!r}{where}"
             output.say("started", text, style="bold", pid=os.getpid(), strategies=names, health_port=port)
             owner.start(_report(cache, works, options, output))
             yield

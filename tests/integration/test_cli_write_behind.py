@@ -130,6 +130,23 @@ async def put(scores: Scores, keys: range) -> None:
 
 
 class TestWorker:
+    async def test_a_worker_may_have_nothing_but_a_database_to_follow(
+        self, shell: Shell, scores: Scores, pool: Pool, redis_url: str, namespace: str
+    ) -> None:
+        code, _, err = await shell("install", f"{APP}:following")
+        assert code == 0, err
+        worker = await shell.start("worker", f"{APP}:following", "--json")
+        started = await worker.until("started")
+        assert started["strategies"] == []
+        async with Cache(redis_url, namespace=namespace, ttl=60) as cache:
+            await cache.set("all", 1, tags=["scores"])
+            await pool.execute("INSERT INTO scores VALUES (1, 1)")
+            async with asyncio.timeout(20):
+                while await cache.get("all") == 1:
+                    await asyncio.sleep(0.02)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+
     async def test_a_worker_flushes_what_others_write_and_drains_when_told_to_stop(
         self, shell: Shell, scores: Scores, pool: Pool
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from asynccache import Cache, WriteBehind
-from asynccache.postgres import Database, PostgresTable
+from asynccache.postgres import Database, PostgresChanges, PostgresTable, TableChanges
 from tests.processes.cli_score import Score
 
 # It has a web part of its own, which leaves the flushing to workers.
@@ -28,5 +28,14 @@ def fail() -> Cache:
     raise RuntimeError("no settings")
 
 
+following = Cache(os.environ["APP_REDIS"], namespace=os.environ["APP_NAMESPACE"], ttl=60, background=False)
+following.follow(
+    PostgresChanges(
+        Database(os.environ["APP_DATABASE"]),
+        tables=[TableChanges("scores", key="id", tags=["scores"])],
+        schema=os.environ["APP_SCHEMA"],
+        poll=0.1,
+    )
+)
 empty = Cache(os.environ["APP_REDIS"], namespace="empty", ttl=60)
 number = 42
