@@ -110,7 +110,7 @@ class Outbox:
         )
         tag = "$asynccache$"
         while tag in body:
-            tag = f"${_hash(tag + body)}$"
+            tag = f"$a{_hash(tag + body)}$"  # a tag may not begin with a digit
         function = self.function(table)
         return [
             (
