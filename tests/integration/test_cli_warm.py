@@ -22,6 +22,8 @@ from tests.support.caches import MakeCache
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.processes.warm_app"
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""Also where the tests run in the background of a shell, which has its children ignore SIGINT."""
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 pytestmark = pytest.mark.one_loop
@@ -51,7 +53,7 @@ async def start(redis_url: str, database_url: str, namespace: str, schema: str) 
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            "from asynccache.cli import main; main()",
+            INTERRUPTIBLE + "from asynccache.cli import main; main()",
             *arguments,
             cwd=ROOT,
             env={

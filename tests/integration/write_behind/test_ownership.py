@@ -189,8 +189,8 @@ async def test_a_worker_that_left_leaves_nothing_behind_in_redis(
 async def test_what_is_left_by_killed_workers_goes_away_by_itself(
     redis: Redis, claims: RedisClaims, namespace: str
 ) -> None:
-    owner = Ownership(claims, PARTITIONS, lease=0.2)
+    owner = Ownership(claims, PARTITIONS, lease=5.0)
     await owner.beat()
     keys = [key async for key in redis.scan_iter(match=f"{namespace}#w:*")]
     assert len(keys) == PARTITIONS + 1
-    assert all([0 < await redis.pttl(key) <= 200 for key in keys])
+    assert all([0 < await redis.pttl(key) <= 5000 for key in keys])
