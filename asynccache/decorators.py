@@ -172,17 +172,17 @@ class Decorators:
 
 
 def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
-    entries, check, read, question = entry.entries, entry.check, entry.read, entry.question
-    direct = entry.reader.direct
-    if entry.awaits:
+    runtime, build, question, recipe = entry.runtime, entry.build, entry.question, entry.recipe
+    reader = runtime.reader
+    entries, names = reader.entries, entry.fixed
+    if names is None or not reader.direct:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> R:
             return await entry.call(*args, **kwargs)
 
-    elif direct and entries is None and entry.fixed is not None:
-        # What the call below would do on a hit in Redis, without its frames and without a question.
-        build, names, recipe, reader, runtime = entry.build, entry.fixed, entry.recipe, entry.reader, entry.runtime
+    elif entries is None:
+        # What the call above would do on a hit in Redis, without its frames and without a question.
         cells, moment, quick, go_on = reader.cells, reader.moment, reader.looker.quick, reader.go_on
 
         @functools.wraps(function)
@@ -201,16 +201,9 @@ def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any,
                     return cast("R", value)
             return cast("R", await go_on(question(args, kwargs), found, since))
 
-    elif not direct or entries is None or entry.fixed is None:
-
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> R:
-            check()
-            return cast("R", await read(question(args, kwargs)))
-
     else:
-        # What the call below would do on a local hit, without its frames: this is the path that has to cost nothing.
-        build, generations, codec, counters = entry.build, entry.fixed, entry.recipe.codec, entry.counters
+        # What the call above would do on a local hit, without its frames: this is the path that has to cost nothing.
+        check, read, codec, counters = runtime.check, reader.get, recipe.codec, runtime.counters
         fingerprint, decode, unpack, monotonic = codec.fingerprint, codec.decode, codec.unpack, entries.monotonic
 
         @functools.wraps(function)
@@ -220,7 +213,7 @@ def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any,
                 kept is not None
                 and kept.deadline > monotonic()
                 and (not kept.marks or is_alive(kept))
-                and (kept.generations is generations or kept.generations == generations)
+                and (kept.generations is names or kept.generations == names)
                 and (kept.fingerprint is fingerprint or kept.fingerprint == fingerprint)
             ):
                 counters.hits += 1

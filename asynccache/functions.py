@@ -9,19 +9,16 @@ from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, cast
 from asynccache.admission import Admission
 from asynccache.codecs.upgrades import Upgrades
 from asynccache.errors import ConfigurationError
-from asynccache.events import Counters
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, Policy
 from asynccache.protocols import KeyPart
-from asynccache.stores.local import LocalEntries
 from asynccache.strategies.explaining import Explanation, explain
 from asynccache.strategies.loading import LoadContext
-from asynccache.strategies.reading import Reader
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.sources import returned_type
 from asynccache.strategies.tagging import TagRule, wants_result
-from asynccache.strategies.verdicts import Missing, Question, Recipe
+from asynccache.strategies.verdicts import Question, Recipe
 from asynccache.strategies.versions import VersionCounter
 from asynccache.templates import compile_call, compile_template, default_template, with_version
 
@@ -141,33 +138,9 @@ class FunctionEntry(Generic[R]):
         return cast("R", await self._runtime.reader.get(await self.question_now(args, kwargs)))
 
     @property
-    def awaits(self) -> bool:
-        """Whether the version has to be awaited."""
-        return self._awaited is not None
-
-    @property
     def runtime(self) -> Runtime:
+        """The parts of the cache."""
         return self._runtime
-
-    @property
-    def reader(self) -> Reader:
-        return self._runtime.reader
-
-    @property
-    def check(self) -> Callable[[], None]:
-        return self._runtime.check
-
-    @property
-    def read(self) -> Callable[[Question[R]], Coroutine[Any, Any, R | Missing | None]]:
-        return self._runtime.reader.get
-
-    @property
-    def entries(self) -> LocalEntries | None:
-        return self._runtime.reader.entries
-
-    @property
-    def counters(self) -> Counters:
-        return self._runtime.counters
 
     async def invalidate(self, *args: Any, **kwargs: Any) -> None:
         self._runtime.check()

@@ -242,16 +242,19 @@ class KeySpace:
 
     def buffer(self, name: str, partition: int, part: str) -> str:
         """A key of a write-behind buffer's partition."""
-        # The outermost name first, so that nobody who tracks cells and generations hears of buffers.
-        return f"{'/'.join((f'{self._path[0]}#w', *self._path[1:]))}:{{{name}.{partition}}}:{part}"
+        return f"{self._untracked('w')}:{{{name}.{partition}}}:{part}"
 
     def hot(self, name: str, part: str) -> str:
         """A key of a strategy's list of hot keys."""
-        return f"{'/'.join((f'{self._path[0]}#h', *self._path[1:]))}:{{{name}}}:{part}"
+        return f"{self._untracked('h')}:{{{name}}}:{part}"
 
     def checkpoint(self, name: str, checkpoint: str) -> str:
         """How far a warming of a strategy has come."""
-        return f"{'/'.join((f'{self._path[0]}#c', *self._path[1:]))}:{name}:{escape(checkpoint)}"
+        return f"{self._untracked('c')}:{name}:{escape(checkpoint)}"
+
+    def _untracked(self, kind: str) -> str:
+        # The outermost name first, so that nobody who tracks cells and generations hears of what is nested either.
+        return "/".join((f"{self._path[0]}#{kind}", *self._path[1:]))
 
     def partition_cell(self, name: str, partition: int, key: Any) -> CellKey:
         """The cell of an entity, in the slot of its partition's buffer."""

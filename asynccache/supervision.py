@@ -6,7 +6,6 @@ No task is started anywhere else, so that each is awaited, cancelled or reported
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import enum
 import logging
@@ -294,9 +293,3 @@ async def gather(works: Iterable[Awaitable[T]]) -> list[T]:
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-async def swallow(work: Awaitable[object], *errors: type[BaseException]) -> None:
-    """Awaits `work` and drops the named errors: for clean-ups whose failure changes nothing."""
-    with contextlib.suppress(*errors):
-        await work

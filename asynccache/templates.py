@@ -18,6 +18,7 @@ _LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
 _BORDER: Final = re.compile(r"[^A-Za-z0-9_.@+=%'~(),-]").search
 """Finds what no encoded part holds."""
 _RESULT: Final = "__asynccache_result"
+_PART: Final = "__asynccache_part("
 _FIELD: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").fullmatch
 
 
@@ -64,14 +65,15 @@ def _version(version: object, signature: inspect.Signature) -> str:
             return repr(encode_part(version))
         except InvalidKey as error:
             raise ConfigurationError(f"version={version!r}: {error}") from error
-    fields = [piece for piece in _pieces(version, signature) if piece.startswith("__asynccache_part(")]
-    literals = [literal for literal, *_ in string.Formatter().parse(version) if literal.strip(":")]
-    if literals:
+    if any(literal.strip(":") for literal, *_ in string.Formatter().parse(version)):
         raise ConfigurationError(
             f"version={version!r}: between fields there may be ':' and no other text; the name is in the key already"
         )
-    values = ", ".join(piece.removeprefix("__asynccache_part(").removesuffix(")") for piece in fields)
-    return f"__asynccache_part(({values}{',' if len(fields) == 1 else ''}))" if len(fields) > 1 else fields[0]
+    fields = [piece for piece in _pieces(version, signature) if piece.startswith(_PART)]
+    # As the tuple of them would be encoded.
+    if len(fields) == 1:
+        return fields[0]
+    return "'(' + " + " + ',' + ".join(fields) + " + ')'"
 
 
 def with_version(key: str, space: KeySpace, version: object) -> str:
@@ -168,7 +170,7 @@ def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) 
             raise ConfigurationError(f"template {template!r}: {{{field}}} names no parameter; {hint}")
         if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD and field == name:
             field = f"tuple(sorted({name}.items()))"  # noqa: PLW2901 - the same field, in an order
-        pieces.append(f"__asynccache_part({field})")
+        pieces.append(f"{_PART}{field})")
     return pieces
 
 

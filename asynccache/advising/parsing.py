@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
 
@@ -144,10 +145,8 @@ def _fields(given: list[str], where: str) -> tuple[str, str, str, str | None]:
 def _time(given: Any, unit: float) -> float:
     if isinstance(given, bool) or given is None:
         raise ConfigurationError(f"the time {given!r} is neither a number nor ISO 8601 text")
-    try:
+    with suppress(TypeError, ValueError):  # it is text, then
         return float(given) * unit
-    except (TypeError, ValueError):
-        pass
     try:
         at = dt.datetime.fromisoformat(str(given).strip())
     except ValueError:

@@ -16,6 +16,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -174,11 +175,9 @@ class Recorder:
         self._wake = asyncio.Event()
         while True:
             alive()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
             await finish(self._owner, self.flush())
 

@@ -110,13 +110,8 @@ class SingleFlight(Generic[T]):
         self._flights: dict[Hashable, list[Flight[T]]] = {}
         self._now = 0
 
-    @property
-    def now(self) -> int:
-        """Orders calls and loads: a load whose `begun` is above this began after the call that read it."""
-        return self._now
-
     def moment(self) -> int:
-        """The same, for who cannot afford a property."""
+        """Orders calls and loads: a load whose `begun` is above this began after the call that read it."""
         return self._now
 
     def tick(self) -> int:

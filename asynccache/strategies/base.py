@@ -20,6 +20,8 @@ from asynccache.strategies.sources import CheckedSource
 from asynccache.strategies.tagging import TagRule, Tags, check_tags
 from asynccache.strategies.verdicts import Missing, Question, Recipe
 from asynccache.strategies.versions import Version, VersionRule
+from asynccache.strategies.warm_reports import Settings, WarmKeys, WarmOptions
+from asynccache.strategies.warming import Warming
 from asynccache.strategies.writing import Update
 from asynccache.supervision import gather
 
@@ -209,6 +211,30 @@ class Strategy(Generic[V]):
                 yield found.key
 
         return stream()
+
+    def _warming(
+        self,
+        keys: WarmKeys,
+        loader: Callable[[Any], Load[V]],
+        options: WarmOptions,
+        *,
+        owned: bool = False,
+        crowd: Callable[[], None] | None = None,
+    ) -> Warming[V]:
+        async def ask(key: Any, watch: Callable[[Load[V]], Load[V]]) -> Question[V]:
+            return await self._ask(key, watch(loader(key)))
+
+        return Warming(
+            self._scope,
+            self._name,
+            keys,
+            ask,
+            self._prepare,
+            Settings(**options),
+            crowd=crowd,
+            awaited=self._version.awaited,
+            owned=owned,
+        )
 
     async def _open_parts(self) -> None:
         await self._runtime.use(*self._parts)

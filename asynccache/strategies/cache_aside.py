@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from asynccache.policy import Duration
@@ -10,8 +11,7 @@ from asynccache.protocols import KeyValue
 from asynccache.strategies.base import EntryOptions, Strategy, found_only, loader_for
 from asynccache.strategies.loading import Load
 from asynccache.strategies.scope import Host
-from asynccache.strategies.verdicts import Question
-from asynccache.strategies.warm_reports import Settings, WarmKeys, WarmOptions
+from asynccache.strategies.warm_reports import WarmKeys, WarmOptions
 from asynccache.strategies.warming import Warming
 from asynccache.strategies.writing import Update
 
@@ -105,7 +105,7 @@ class CacheAside(Strategy[V]):
             ConfigurationError: an argument cannot work.
             MissingExtra: `progress=True` without the extra `cli`.
         """
-        return self._warming(keys, load, Settings(**options), owned=False)
+        return self._warming(keys, self._loader(load), options)
 
     def warm_hot(
         self, load: Callable[..., Awaitable[V | None]], top: int = 1000, **options: Unpack[WarmOptions]
@@ -121,27 +121,12 @@ class CacheAside(Strategy[V]):
         Raises:
             ConfigurationError: the cache does not count requests, or another argument cannot work.
         """
-        return self._warming(self._hot_keys(top), load, Settings(**options), owned=True)
+        return self._warming(self._hot_keys(top), self._loader(load), options, owned=True)
 
-    def _warming(
-        self, keys: WarmKeys, load: Callable[..., Awaitable[V | None]], settings: Settings, *, owned: bool
-    ) -> Warming[V]:
+    @staticmethod
+    def _loader(load: Callable[..., Awaitable[V | None]]) -> Callable[[Any], Load[V]]:
         loader_for(load, None)  # checks it before anything is done
-
-        async def ask(key: Any, watch: Callable[[Load[V]], Load[V]]) -> Question[V]:
-            return await self._ask(key, watch(loader_for(load, key)))
-
-        return Warming(
-            self._scope,
-            self._name,
-            keys,
-            ask,
-            self._prepare,
-            settings,
-            crowd=None,
-            awaited=self._version.awaited,
-            owned=owned,
-        )
+        return partial(loader_for, load)
 
     def updating(self, *keys: KeyValue, tags: Iterable[str] = ()) -> Update:
         """Wraps a write: `async with users.updating(42): await db.execute("UPDATE ...")`.

@@ -117,7 +117,7 @@ class Reader:
         Raises:
             LoadTimeout, LoadCancelled, RecursiveLoad, and whatever the loader raises.
         """
-        since = self._flights.now
+        since = self._flights.moment()
         if self._near is not None:
             if (kept := self._near.find(question)) is not None:
                 return self._near.hand_out(kept, question)
@@ -157,7 +157,7 @@ class Reader:
 
     @property
     def moment(self) -> Callable[[], int]:
-        """Tells the moment at which a call begins; see `SingleFlight.now`."""
+        """Tells the moment at which a call begins; see `SingleFlight.moment`."""
         return self._flights.moment
 
     async def _answer(self, question: Question[V], verdict: Verdict[V], since: int) -> V | Missing | None:
@@ -168,7 +168,7 @@ class Reader:
 
     async def get_many(self, questions: Sequence[Question[V]]) -> list[V | Missing | None]:
         """Answers many reads; one call to the store finds all hits."""
-        since = self._flights.now
+        since = self._flights.moment()
         answers: list[V | Missing | None] = [MISSING] * len(questions)
         far = list(range(len(questions)))
         if self._near is not None:

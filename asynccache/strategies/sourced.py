@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar, Unpack
 
 from asynccache.errors import ConfigurationError
 from asynccache.strategies.base import Strategy
-from asynccache.strategies.loading import Load
 from asynccache.strategies.sources import Loading, StreamsKeys
-from asynccache.strategies.verdicts import Question
-from asynccache.strategies.warm_reports import Settings, WarmKeys, WarmOptions
+from asynccache.strategies.warm_reports import WarmKeys, WarmOptions
 from asynccache.strategies.warming import Warming
 
 __all__ = ["Sourced"]
@@ -40,7 +37,7 @@ class Sourced(Strategy[V]):
             ConfigurationError: an argument cannot work.
             MissingExtra: `progress=True` without the extra `cli`.
         """
-        return self._warming(keys, Settings(**options), owned=False)
+        return self._warm(keys, options)
 
     def warm_query(self, query: str, /, *args: Any, **options: Unpack[WarmOptions]) -> Warming[V]:
         """Warms the keys that a query of the source's database returns, in its order:
@@ -63,7 +60,7 @@ class Sourced(Strategy[V]):
                 f"{self!r}: warm_query needs a source that can stream keys, as a PostgresTable can: pass the keys of"
                 " this source to warm(), which takes an async iterator, too"
             )
-        return self._warming(source.stream_keys(query, *args), Settings(**options), owned=True)
+        return self._warm(source.stream_keys(query, *args), options, owned=True)
 
     def warm_hot(self, top: int = 1000, **options: Unpack[WarmOptions]) -> Warming[V]:
         """Warms the keys that were asked for most, hottest first (with `Cache(hot_keys=HotKeys())`): as all processes
@@ -76,20 +73,7 @@ class Sourced(Strategy[V]):
         Raises:
             ConfigurationError: the cache does not count requests, or another argument cannot work.
         """
-        return self._warming(self._hot_keys(top), Settings(**options), owned=True)
+        return self._warm(self._hot_keys(top), options, owned=True)
 
-    def _warming(self, keys: WarmKeys, settings: Settings, *, owned: bool) -> Warming[V]:
-        async def ask(key: Any, watch: Callable[[Load[V]], Load[V]]) -> Question[V]:
-            return await self._ask(key, watch(self._loading.loader(key)))
-
-        return Warming(
-            self._scope,
-            self._name,
-            keys,
-            ask,
-            self._prepare,
-            settings,
-            crowd=self._loading.crowd,
-            awaited=self._version.awaited,
-            owned=owned,
-        )
+    def _warm(self, keys: WarmKeys, options: WarmOptions, *, owned: bool = False) -> Warming[V]:
+        return self._warming(keys, self._loading.loader, options, owned=owned, crowd=self._loading.crowd)

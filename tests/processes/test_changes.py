@@ -53,21 +53,28 @@ async def all_see(workers: list[Worker], key: int, name: str) -> None:
     await until(seen, f"user {key} to be {name!r} in all processes")
 
 
-async def test_the_active_process_is_killed_amid_changes_and_none_is_missed(
+@pytest.fixture
+async def environment(
     redis_url: str, namespace: str, database_url: str, pool: asyncpg.Pool[Any], schema: str
-) -> None:
+) -> dict[str, str]:
+    """Of workers that follow the table `users`, whose triggers are installed."""
     await pool.execute(CREATE)
-    await pool.execute("INSERT INTO users SELECT i, 'old' FROM generate_series(1, 500) i")
     # The workers' declarations are what their places are named for; triggers are the same for all.
     tables = [TableChanges("users", key="id", tags=["users"])]
     await PostgresChanges(pool, tables=tables, schema=schema).install()
-    environment = {
+    return {
         "APP_REDIS": redis_url,
         "APP_NAMESPACE": namespace,
         "APP_DATABASE": database_url,
         "APP_SCHEMA": schema,
         "APP_POLL": "0.05",
     }
+
+
+async def test_the_active_process_is_killed_amid_changes_and_none_is_missed(
+    pool: asyncpg.Pool[Any], environment: dict[str, str]
+) -> None:
+    await pool.execute("INSERT INTO users SELECT i, 'old' FROM generate_series(1, 500) i")
     async with Workers() as running:
         workers = await started(running, 3, **environment)
         for turn in range(2):
@@ -91,19 +98,9 @@ async def test_the_active_process_is_killed_amid_changes_and_none_is_missed(
 
 
 async def test_a_process_that_stands_still_is_replaced_and_does_no_harm_when_it_goes_on(
-    redis_url: str, namespace: str, database_url: str, pool: asyncpg.Pool[Any], schema: str
+    pool: asyncpg.Pool[Any], environment: dict[str, str]
 ) -> None:
-    await pool.execute(CREATE)
     await pool.execute("INSERT INTO users VALUES (1, 'old')")
-    tables = [TableChanges("users", key="id", tags=["users"])]
-    await PostgresChanges(pool, tables=tables, schema=schema).install()
-    environment = {
-        "APP_REDIS": redis_url,
-        "APP_NAMESPACE": namespace,
-        "APP_DATABASE": database_url,
-        "APP_SCHEMA": schema,
-        "APP_POLL": "0.05",
-    }
     async with Workers() as running:
         workers = await started(running, 2, **environment)
         still = await active_of(workers)

@@ -47,6 +47,9 @@ def _blockbuster() -> BlockBuster:
         # Not ours to change: each new connection of redis-py reads its package's version, of asyncpg ~/.pgpass.
         function.can_block_in("redis/utils.py", "get_lib_version")
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_dsn_and_args")
+        # Who draws examples inside of a test may read sources: once for constants, and to describe a lambda.
+        function.can_block_in("hypothesis/internal/conjecture/providers.py", "_get_local_constants")
+        function.can_block_in("hypothesis/internal/lambda_sources.py", "lambda_description")
     return guard
 
 

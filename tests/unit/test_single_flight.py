@@ -62,15 +62,15 @@ async def test_a_flight_may_be_joined_by_who_came_before_its_load_or_can_prove_t
     flights: SingleFlight[Any] = SingleFlight(owner)
     load = Load()
     load.begin = Gate()
-    before = flights.now
+    before = flights.moment()
     flight = flights.start("k", load)
     flight.proof = "token"
     caller = asyncio.create_task(flight.join())
     await load.begin.reached()
-    assert flights.find("k", flights.now, None) is flight  # not begun: it will see whatever anybody knows of
+    assert flights.find("k", flights.moment(), None) is flight  # not begun: it will see whatever anybody knows of
     load.begin.open()
     await load.gate.reached()
-    after = flights.now
+    after = flights.moment()
     assert flights.find("k", before, None) is flight
     assert flights.find("k", after, None) is None
     assert flights.find("k", after, "token") is flight

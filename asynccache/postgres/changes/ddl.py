@@ -1,5 +1,5 @@
 """What is installed in the database: the outbox, the listeners' positions (`outbox.sql`), and for each table a function
-(`record.sql`) and four triggers.
+(`record.sql`, with `record_rows.sql` for each kind of statement) and four triggers.
 
 A statement's trigger runs in the writer's transaction, so that what it records commits and rolls back with the change.
 It must not fail where the change itself would not:
@@ -40,6 +40,7 @@ class _Sql(Template):
 
 _OUTBOX = _Sql(Path(__file__).with_name("outbox.sql").read_text(encoding="utf-8"))
 _RECORD = _Sql(Path(__file__).with_name("record.sql").read_text(encoding="utf-8"))
+_ROWS = _Sql(Path(__file__).with_name("record_rows.sql").read_text(encoding="utf-8"))
 _EVENTS = {"insert": ("new",), "update": ("old", "new"), "delete": ("old",), "truncate": ()}
 
 
@@ -98,13 +99,28 @@ class Outbox:
             table: the table.
             columns: what is recorded of a row.
         """
+        common = {
+            "changes": self.changes,
+            "relation": literal(table.relation(self.schema)),
+            "columns": f"ARRAY[{', '.join(literal(name) for name in columns)}]",
+        }
+        values = ", ".join(f"r.{quoted(name)}::text" for name in columns)
+        # UNION takes what is equal once, as DISTINCT does.
+        item = f"SELECT DISTINCT jsonb_build_array({values}) AS item FROM"
+        recorded = {
+            event: _ROWS.substitute(
+                common,
+                keys=_KEYS_A_ROW,
+                counted=f"{which[-1]}_rows",
+                items=" UNION ".join(f"{item} {one}_rows r" for one in which),
+            )
+            for event, which in _EVENTS.items()
+            if which
+        }
         body = _RECORD.substitute(
-            changes=self.changes,
-            relation=literal(table.relation(self.schema)),
-            columns=f"ARRAY[{', '.join(literal(name) for name in columns)}]",
-            values=", ".join(f"r.{quoted(name)}::text" for name in columns),
+            common,
+            **recorded,
             most=self.max_keys,
-            keys=_KEYS_A_ROW,
             notify="true" if self.notify else "false",
             channel=literal(self.channel),
         )

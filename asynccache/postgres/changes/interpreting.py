@@ -16,12 +16,23 @@ from asynccache.postgres.changes.outbox import Change
 from asynccache.postgres.changes.tables import TableChanges
 from asynccache.supervision import logger
 
-__all__ = ["Counts", "Interpreter", "Read"]
+__all__ = ["ChangesStats", "Interpreter", "Read"]
 
 
 @dataclass(slots=True)
-class Counts:
-    """What one listener has counted; see `ChangesStats`."""
+class ChangesStats:
+    """What listeners have counted in this process.
+
+    Attributes:
+        changes: recorded changes handled; one holds up to 500 keys of a statement.
+        rows: rows in them, before and after their change; equal ones of a statement count once.
+        entries: entries emptied, as far as different in a page.
+        tags: tags and namespaces outdated, likewise.
+        whole_tables: changes that outdated all that their table could.
+        unmapped: rows that did so because a function of yours failed on them.
+        cleared: how often everything was outdated because the position was lost, or new.
+        pruned: recorded changes deleted.
+    """
 
     changes: int = 0
     rows: int = 0
@@ -49,7 +60,7 @@ class Interpreter:
         counts: counts.
     """
 
-    def __init__(self, tables: Sequence[TableChanges], schema: str, follower: Follows, counts: Counts) -> None:
+    def __init__(self, tables: Sequence[TableChanges], schema: str, follower: Follows, counts: ChangesStats) -> None:
         self._mappings: dict[str, list[Mapping]] = {}
         for table in tables:
             self._mappings.setdefault(table.relation(schema), []).append(Mapping(table, follower))

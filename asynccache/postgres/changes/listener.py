@@ -56,7 +56,7 @@ from asynccache.events import ChangesHealth
 from asynccache.postgres.changes.ddl import Outbox
 from asynccache.postgres.changes.decoding import Decoder
 from asynccache.postgres.changes.installing import Survey
-from asynccache.postgres.changes.interpreting import Counts, Interpreter, Read
+from asynccache.postgres.changes.interpreting import ChangesStats, Interpreter, Read
 from asynccache.postgres.changes.mapping import Follows, Outdated
 from asynccache.postgres.changes.outbox import START, OutboxReader, Page
 from asynccache.postgres.changes.places import Place, Places, Snapshot, server_of
@@ -132,7 +132,7 @@ class ChangeListener:
     ) -> None:
         self.name = name
         self.longest_wait = max(5.0, 2 * timing.poll)
-        self.counts = Counts()
+        self.counts = ChangesStats()
         self._connections = connections
         self._surveys = surveys
         self._outbox = outbox

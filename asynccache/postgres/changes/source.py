@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
@@ -13,6 +13,7 @@ from asynccache.keys import check_name
 from asynccache.policy import Duration, seconds
 from asynccache.postgres.changes.ddl import Outbox
 from asynccache.postgres.changes.installing import INSTALLING, Installer, Survey
+from asynccache.postgres.changes.interpreting import ChangesStats
 from asynccache.postgres.changes.listener import ChangeListener, Timing
 from asynccache.postgres.changes.mapping import Follows
 from asynccache.postgres.changes.places import Places
@@ -25,31 +26,6 @@ from asynccache.supervision import logger
 __all__ = ["ChangesStats", "PostgresChanges"]
 
 _LEASE_OVER_POLL = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class ChangesStats:
-    """What the listeners of one `PostgresChanges` have counted in this process.
-
-    Attributes:
-        changes: recorded changes handled; one holds up to 500 keys of a statement.
-        rows: rows in them, before and after their change; equal ones of a statement count once.
-        entries: entries emptied, as far as different in a page.
-        tags: tags and namespaces outdated, likewise.
-        whole_tables: changes that outdated all that their table could.
-        unmapped: rows that did so because a function of yours failed on them.
-        cleared: how often everything was outdated because the position was lost, or new.
-        pruned: recorded changes deleted.
-    """
-
-    changes: int = 0
-    rows: int = 0
-    entries: int = 0
-    tags: int = 0
-    whole_tables: int = 0
-    unmapped: int = 0
-    cleared: int = 0
-    pruned: int = 0
 
 
 class PostgresChanges:

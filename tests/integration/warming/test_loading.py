@@ -24,34 +24,11 @@ from asynccache import (
     WriteBehind,
 )
 from asynccache.postgres import PostgresTable
-from asynccache.strategies import warming
 from tests.support.caches import MakeCache
 from tests.support.gates import Gate, until
 from tests.support.warming import User, Users, counts
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warming, "_RETRY_BASE", 0.01)
-
-
-@pytest.fixture
-def source() -> Users:
-    return Users()
-
-
-@pytest.fixture
-def users(cache: Cache, source: Users) -> ReadThrough[User]:
-    return ReadThrough(cache, "user", source=source)
-
-
-@pytest.fixture
-async def table(pool: Pool) -> PostgresTable[User]:
-    await pool.execute("CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL)")
-    await pool.execute("INSERT INTO users SELECT n, 'user ' || n FROM generate_series(1, 3000) AS n")
-    return PostgresTable(pool, "users", key="id", model=User)
 
 
 class TestLoading:

@@ -32,21 +32,6 @@ from tests.support.warming import User, Users, counts, stop_at
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warming, "_RETRY_BASE", 0.01)
-
-
-@pytest.fixture
-def source() -> Users:
-    return Users()
-
-
-@pytest.fixture
-def users(cache: Cache, source: Users) -> ReadThrough[User]:
-    return ReadThrough(cache, "user", source=source)
-
-
 class TestStoppingAndResuming:
     async def test_stop_and_resume_loads_nothing_twice(self, users: ReadThrough[User], source: Users) -> None:
         source.held = Gate()
