@@ -196,11 +196,11 @@ class RedisStore:
 
     async def _read_batch(self, requests: Sequence[Sequence[str]]) -> Sequence[Sequence[bytes | None]]:
         if len(requests) == 1:
-            return (tuple(await self._bounded(lambda: self._mget(requests[0]))),)
+            return (await self._bounded(lambda: self._mget(requests[0])),)
         keys = list(dict.fromkeys(chain.from_iterable(requests)))
         values = await self._bounded(lambda: self._mget(keys))
         find = dict(zip(keys, values, strict=True)).__getitem__
-        return [tuple(map(find, request)) for request in requests]
+        return [list(map(find, request)) for request in requests]
 
     async def _mget(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         if isinstance(self._client, RedisCluster):
