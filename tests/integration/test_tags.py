@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from asynccache import Cache, CacheAside, ConfigurationError, ReadThrough, Reason, WriteBehind, WriteThrough
+from asynccache.entry import generation_micros, pack_generation
 from asynccache.postgres import PostgresTable
 from tests.support.gates import Table, gated, until
 
@@ -62,6 +63,21 @@ async def test_a_tag_outlives_the_entry_with_the_shortest_ttl(cache: Cache, redi
     assert await cache.get("long") == 1
     await cache.invalidate_tags("t")
     assert await cache.get("long") is None
+
+
+async def test_a_tag_is_invalidated_though_the_servers_clock_went_back(cache: Cache, redis: Redis) -> None:
+    await cache.invalidate_tags("t")
+    generation = cache.scope.space.generation("t")
+    # As it stands there if it was begun before the clock was set back by a day.
+    later = pack_generation((cache.runtime.store.now_ms() + 86_400_000) * 1000, b"salt")
+    await redis.set(generation, later)
+    await cache.set("k", 1, tags=["t"])
+    assert await cache.get("k") == 1
+    await cache.invalidate_tags("t")
+    assert await cache.get("k") is None
+    now = await redis.get(generation)
+    assert isinstance(now, bytes)
+    assert generation_micros(now) > generation_micros(later), "an older load would pass for a younger one"
 
 
 async def _is_gone(redis: Redis, cell: str) -> bool:
