@@ -28,10 +28,11 @@ from typing import Any, Final
 from uuid import UUID
 from weakref import WeakSet, WeakValueDictionary
 
-from asynccache.errors import ConfigurationError, MissingExtra
+from asynccache.errors import ConfigurationError
 from asynccache.policy import Duration, seconds
+from asynccache.stores.admitting_map import AdmittingMap
 
-__all__ = ["Kept", "LocalEntries", "LocalTier", "Ticket", "is_alive", "is_immutable", "new_map"]
+__all__ = ["Kept", "LocalEntries", "LocalTier", "Ticket", "is_alive", "is_immutable"]
 
 _IMMUTABLE: Final = (
     type(None), bool, int, float, str, bytes, Decimal, UUID, dt.date, dt.time, dt.timedelta, dt.timezone
@@ -43,8 +44,8 @@ class LocalTier:
     """How much of the cache a process keeps in its own memory. Needs a single Redis, not a cluster.
 
     Attributes:
-        max_entries: most entries; W-TinyLFU decides which stay. Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient
-            Cache Admission Policy", ACM Transactions on Storage 2017.
+        max_entries: most entries; W-TinyLFU decides which stay (`asynccache/stores/admitting_map.py`). Once the tier is
+            full, what has not been asked for before, of late, is not kept.
         max_bytes: most bytes of keys and payloads together; None bounds the entries alone.
         ttl_cap: the longest an entry stays, whatever its TTL: a bound on everything that could go wrong.
     """
@@ -111,6 +112,10 @@ def is_alive(kept: Kept) -> bool:
         if mark.dead:
             return False
     return True
+
+
+def _size(kept: Kept) -> int:
+    return kept.size
 
 
 class Ticket:
@@ -227,11 +232,11 @@ class LocalEntries:
         self.on = on
 
     def __len__(self) -> int:
-        self._map.run_pending_tasks()
-        return int(self._map.count())
+        return len(self._map)
 
     def _renew(self) -> None:
-        self._map = new_map(self._tier)
+        tier = self._tier
+        self._map = AdmittingMap(tier.max_entries, tier.max_bytes, _size)
         self.peek = self._map.get
 
     def _mark(self, name: str) -> _Mark:
@@ -257,23 +262,6 @@ def _at_fork(entries: LocalEntries) -> None:
 def _off_in_child() -> None:
     for entries in list(_forked):
         entries.switch(False)
-
-
-def new_map(tier: LocalTier) -> Any:
-    """The map under a tier: a kept library's, of the size asked for.
-
-    Raises:
-        MissingExtra: the extra `local` is not installed.
-    """
-    try:
-        from moka_py import Moka  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError:
-        raise MissingExtra("local= needs the package moka-py: pip install 'asynccache[local]'") from None
-    if tier.max_bytes is None:
-        return Moka(tier.max_entries)
-    # An entry weighs its bytes, and at least its share of them: so both bounds hold.
-    share = max(1, tier.max_bytes // tier.max_entries)
-    return Moka(tier.max_bytes, weigher=lambda _, kept: max(share, kept.size))
 
 
 def is_immutable(value: Any) -> bool:
