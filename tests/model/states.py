@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple, TypeAlias
 
 from asynccache.steps import Step, Transition, transition
@@ -115,6 +115,12 @@ class Rules:
     """A reader joins a load whose token the cell holds, whatever generation that load saw."""
     forget_lost_loads: bool = True
     """Drops loads whose token is gone, if the step "fill" refuses those; the verdict is the same, the states are fewer."""
+
+    def __str__(self) -> str:
+        changed = [
+            f"{one.name}={getattr(self, one.name)}" for one in fields(self) if getattr(self, one.name) != one.default
+        ]
+        return ", ".join(changed) or "the protocol"
 
 
 @dataclass
