@@ -59,6 +59,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Head).decode
 _decode_any = msgspec.msgpack.Decoder().decode
 _SIZE: Final = struct.Struct(">I").pack
+_SIZES_OF_PUT: Final = struct.Struct(">IcI").pack
 _LIFE: Final = struct.Struct(">QQ").pack
 _NO_COST: Final = bytes(4)
 _INT64: Final = 2**63
@@ -77,10 +78,10 @@ class _Key:
 
     @property
     def bare(self) -> tuple[bytes, bytes]:
-        """The head that holds no value; it and the field as parts of an `Op`."""
+        """The head that holds no value; and what a record begins with that has it, but for its base."""
         if self._bare is None:
             head = _encode(_Head(self.key))
-            self._bare = head, self.part + _part(head)
+            self._bare = head, _part(head)
         return self._bare
 
 
@@ -174,11 +175,12 @@ class Records(Generic[V]):
         """Replaces the row; `readable` goes into the cell, which is emptied without."""
         known = self._key(key)
         head = self._value_head(known.key, packed)
+        record = _part(_packed(b"P", head))
         if readable is None:
-            raw = b"Q%b%b" % (known.part, _part(head))
+            raw = b"Q%b%b" % (known.part, record)
         else:
             cell, life = _part(readable.head()) + _part(readable.rest()), _LIFE(readable.fresh_ms, readable.dead_ms)
-            raw = b"P%b%b%b%b" % (known.part, _part(head), cell, life)
+            raw = b"P%b%b%b%b" % (known.part, record, cell, life)
         return Op(key, known.field, "P", head, b"", raw)
 
     def cached_put_op(self, key: Any, packed: Packed, tail: bytes, life: tuple[int, int]) -> Op:
@@ -198,7 +200,7 @@ class Records(Generic[V]):
             (
                 b"P",
                 known.part,
-                _SIZE(len(head)),
+                _SIZES_OF_PUT(len(head) + 5, b"P", len(head)),
                 head,
                 self._cell_head,
                 _SIZE(12 + len(tail) + len(payload)),
@@ -214,13 +216,13 @@ class Records(Generic[V]):
     def delete_op(self, key: Any) -> Op:
         """Removes the row."""
         known = self._key(key)
-        head, parts = known.bare
-        return Op(key, known.field, "D", head, b"", b"D" + parts)
+        head, sized = known.bare
+        return Op(key, known.field, "D", head, b"", b"D%b%b" % (known.part, _part(b"D" + sized)))
 
     def append_op(self, packed: Packed) -> Op:
         """Adds a row that has no key yet."""
         field, head = uuid4().hex, self._value_head(self._key(None).key, packed)
-        return Op(None, field, "A", head, b"", b"A%b%b" % (_part(field.encode()), _part(head)))
+        return Op(None, field, "A", head, b"", b"A%b%b" % (_part(field.encode()), _part(_packed(b"A", head))))
 
     def increment_op(self, key: Any, columns: Mapping[str, Number]) -> Op:
         """Adds to columns.
@@ -249,8 +251,8 @@ class Records(Generic[V]):
                 known_column = self._column(column, flags, key)
             type_, kind, before = known_column
             packed += before + pack_number(kind, amount(column, value, type_))
-        head, parts = known.bare
-        raw = b"I%b%b%b" % (parts, _SIZE(len(packed)), packed)
+        head, sized = known.bare
+        raw = b"I%b%bN%b%b" % (known.part, _SIZE(1 + len(sized) + len(packed)), sized, packed)
         return Op(key, known.field, "I", head, packed, raw)
 
     def _column(self, column: str, flags: int, key: Any) -> tuple[type, bytes, bytes]:

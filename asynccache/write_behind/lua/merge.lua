@@ -5,17 +5,18 @@
 -- ARGV  seq, max_pending, life of `seen` in ms, how many keys pend in one hash before others go to their buckets, the
 --       writes in one string (clients pack that faster than arguments), the bucket of each write (a byte each)
 --         a write is a letter, then parts with their length (4 bytes) before them; numbers are of 8 bytes
---         P field head cell_head cell_rest fresh_ms dead_ms   put, which becomes readable
---         Q field head                                        put; the cell is emptied
---         D field head                                        delete
---         I field head adjustments                            increment, maximum, minimum
---         A field head                                        append
+--         P field record cell_head cell_rest fresh_ms dead_ms  put, which becomes readable
+--         Q field record                                       put; the cell is emptied
+--         D field record                                       delete
+--         I field record                                       increment, maximum, minimum
+--         A field record                                       append
+--         where `record` is what pends after it if nothing pended before
 -- reply { a verdict for each write ('1' accepted, '0' the buffer is full, 'r' a number left its range), pending };
 --       the verdicts are '' if a newer call was here before
 -- A record is: base (N only adjusted, P put, R put after a delete, D deleted, A appended), length of the head (4), head,
 -- adjustments; see records.py and numbers.py.
-local sub, pack, unpack_ = string.sub, struct.pack, struct.unpack
-local UNIT, LIMIT = 1e9, 1e15
+local sub, byte, pack, unpack_ = string.sub, string.byte, struct.pack, struct.unpack
+local UNIT, LIMIT, DELETED, ANEW = 1e9, 1e15, byte('D'), byte('R')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -114,6 +115,13 @@ end
 -- The adjustments of `raw` from `at` on, followed by `more`; false if a number leaves its range.
 local function adjusted(raw, at, more)
   if at > #raw then return more end
+  -- The usual one: an exact number is added to another of the same column, without bounds. The length tells that.
+  local head = #more - 24
+  if byte(more, 1) + 3 == head and #raw - at + 1 == #more and sub(raw, at, at + head - 1) == sub(more, 1, head) then
+    local h, l, f = unpack_('>ddd', raw, at + head)
+    local add = plus({ h, l, f }, { unpack_('>ddd', more, head + 1) })
+    return fits(add) and sub(more, 1, head) .. pack('>ddd', add[1], add[2], add[3])
+  end
   local columns, by_name = read_columns(raw, at), {}
   for _, column in ipairs(columns) do by_name[column.name] = column end
   for _, column in ipairs(read_columns(more, 1)) do
@@ -143,115 +151,108 @@ if last then
   if done > seq then return { '', 0 } end
 end
 
-local ops, fields, known, bucket_of = {}, {}, {}, {}
-local raw, at = ARGV[5], 1
-while at <= #raw do
-  local op = {}
-  op.kind, op.field, op.head, at = unpack_('>c1I4c0I4c0', raw, at)
-  if op.kind == 'I' then
-    op.more, at = unpack_('>I4c0', raw, at)
-  elseif op.kind == 'P' then
-    op.cell_head, op.cell_rest, op.fresh_ms, op.dead_ms, at = unpack_('>I4c0I4c0I8I8', raw, at)
+-- What is written, one list for each part; and by field (`place` says which: fields[place[n]] is that of the n-th write)
+-- its record, its hash (0, that of all, or a bucket), its cell, and the last write that was accepted.
+local kinds, place, records, heads, rests, fresh, dead = {}, {}, {}, {}, {}, {}, {}
+local fields, buckets, place_of = {}, {}, {}
+local raw, at, size, n = ARGV[5], 1, #ARGV[5], 0
+while at <= size do
+  n = n + 1
+  local kind, field = sub(raw, at, at), nil
+  if kind == 'P' then
+    field, records[n], heads[n], rests[n], fresh[n], dead[n], at =
+      unpack_('>I4c0I4c0I4c0I4c0I8I8', raw, at + 1)
+  else
+    field, records[n], at = unpack_('>I4c0I4c0', raw, at + 1)
   end
-  ops[#ops + 1] = op
-  if known[op.field] == nil then
-    known[op.field] = false
-    fields[#fields + 1] = op.field
-    bucket_of[op.field] = string.byte(ARGV[6], #ops)
+  kinds[n] = kind
+  local known = place_of[field]
+  if not known then
+    known = #fields + 1
+    place_of[field], fields[known], buckets[known] = known, field, byte(ARGV[6], n)
   end
+  place[n] = known
 end
-local before = redis.call('HMGET', pending, unpack(fields))
+local known, home, cells, last = redis.call('HMGET', pending, unpack(fields)), {}, {}, {}
 local base, spread = redis.call('HLEN', pending), tonumber(redis.call('HGET', meta, 'spread') or 0)
 local count, spread_before = base + spread, spread
 local was_empty = count == 0
--- Each key pends in one hash: 0, that of all, or its bucket.
-local home, missing = {}, {}
-for n, field in ipairs(fields) do
-  known[field] = before[n]
-  if before[n] then
-    home[field] = 0
+-- Each key pends in one hash.
+local missing = {}
+for m, record in ipairs(known) do
+  if record then
+    home[m] = 0
   elseif spread > 0 then
-    local bucket = bucket_of[field]
-    local others = missing[bucket]
-    if others then others[#others + 1] = field else missing[bucket] = { field } end
+    local others = missing[buckets[m]]
+    if others then others[#others + 1] = m else missing[buckets[m]] = { m } end
   end
 end
 for bucket, others in pairs(missing) do
-  local records = redis.call('HMGET', pending .. ':' .. bucket, unpack(others))
-  for n, field in ipairs(others) do
-    known[field] = records[n]
-    if records[n] then home[field] = bucket end
+  local names = {}
+  for i, m in ipairs(others) do names[i] = fields[m] end
+  for i, record in ipairs(redis.call('HMGET', pending .. ':' .. bucket, unpack(names))) do
+    local m = others[i]
+    known[m] = record
+    if record then home[m] = bucket end
   end
 end
-local changed, cells, verdicts = {}, {}, {}
-local next_cell = 4
-for n, op in ipairs(ops) do
-  local kind, field, head = op.kind, op.field, op.head
-  local old = known[field]
-  local cell
+local verdicts, next_cell, any = {}, 4, false
+for i = 1, n do
+  local kind, m, record = kinds[i], place[i], records[i]
+  local old, verdict = known[m], '1'
   if kind ~= 'A' then
-    cell = KEYS[next_cell]
+    cells[m] = KEYS[next_cell]
     next_cell = next_cell + 1
   end
-  local verdict, record = '1', nil
-  if not old and count >= max_pending then
-    verdict = '0'
-  elseif kind == 'I' then
-    if old then
-      local head_end = 5 + unpack_('>I4', old, 2)
-      local more = adjusted(old, head_end + 1, op.more)
-      if more then record = sub(old, 1, head_end) .. more else verdict = 'r' end
+  if not old then
+    if count >= max_pending then
+      record, verdict = nil, '0'
     else
-      record = 'N' .. pack('>I4', #head) .. head .. op.more
-    end
-  else
-    local base = kind
-    if kind == 'P' or kind == 'Q' then
-      local was = old and sub(old, 1, 1)
-      base = (was == 'D' or was == 'R') and 'R' or 'P'
-    end
-    record = base .. pack('>I4', #head) .. head
-  end
-  if record then
-    if not old then
       count = count + 1
       if base < spread_above then
-        base, home[field] = base + 1, 0
+        base, home[m] = base + 1, 0
       else
-        spread, home[field] = spread + 1, bucket_of[field]
+        spread, home[m] = spread + 1, buckets[m]
       end
     end
-    known[field], changed[field] = record, true
-    if cell then cells[cell] = op end
+  elseif kind == 'I' then
+    local head_end = 5 + unpack_('>I4', old, 2)
+    local more = adjusted(old, head_end + 1, sub(record, 6 + unpack_('>I4', record, 2)))
+    if more then record = sub(old, 1, head_end) .. more else record, verdict = nil, 'r' end
+  elseif kind == 'P' or kind == 'Q' then
+    local was = byte(old)
+    if was == DELETED or was == ANEW then record = 'R' .. sub(record, 2) end
   end
-  verdicts[n] = verdict
+  if record then known[m], last[m], any = record, i, true end
+  verdicts[i] = verdict
 end
 
 -- First what needs memory: a server that has none refuses the first write of a script, and none after it.
-local written = {}
-for _, field in ipairs(fields) do
-  if changed[field] then
-    local values = written[home[field]]
-    if values then
-      values[#values + 1] = field
-      values[#values + 1] = known[field]
-    else
-      written[home[field]] = { field, known[field] }
+if any then
+  local written = {}
+  for m, field in ipairs(fields) do
+    if last[m] then
+      local values = written[home[m]]
+      if values then
+        local length = #values
+        values[length + 1], values[length + 2] = field, known[m]
+      else
+        written[home[m]] = { field, known[m] }
+      end
     end
   end
-end
-for part, values in pairs(written) do
-  redis.call('HSET', part == 0 and pending or pending .. ':' .. part, unpack(values))
-end
-if next(changed) then
+  for part, values in pairs(written) do
+    redis.call('HSET', part == 0 and pending or pending .. ':' .. part, unpack(values))
+  end
   if spread ~= spread_before then redis.call('HSET', meta, 'spread', spread) end
   if was_empty then redis.call('HSETNX', meta, 'dirty', now) end
   local empty = {}
-  for cell, op in pairs(cells) do
-    if op.kind == 'P' then
-      local life = pack('>I8I8', now + op.fresh_ms, now + op.dead_ms)
-      redis.call('SET', cell, op.cell_head .. life .. op.cell_rest, 'PX', op.dead_ms)
-    else
+  for m, cell in pairs(cells) do
+    local i = last[m]
+    if i and kinds[i] == 'P' then
+      local life = dead[i]
+      redis.call('SET', cell, heads[i] .. pack('>I8I8', now + fresh[i], now + life) .. rests[i], 'PX', life)
+    elseif i then
       empty[#empty + 1] = cell
     end
   end
