@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from asynccache.errors import SchemaMismatch
 from asynccache.postgres.batch_log import BatchLog, NoBatchLog
@@ -16,6 +18,7 @@ from asynccache.postgres.failures import TRY_AGAIN
 from asynccache.postgres.letters import LetterTable
 from asynccache.postgres.reading import Reader
 from asynccache.postgres.row_keys import RowKey
+from asynccache.postgres.staging import CannotStage
 from asynccache.postgres.statements import Statements
 from asynccache.postgres.writing import Prepared, Writer
 from asynccache.protocols import Applied, Batch, Rejected
@@ -43,17 +46,30 @@ class Bound(Generic[V]):
 
 
 async def apply_all(connection: Any, bound: Bound[V], batch: Batch[V], prepared: Prepared[V]) -> Applied[V]:
-    """Applies a batch whole, or raises."""
-    own = batch.id is None
+    """Applies a batch whole, or raises. With an id, long runs of rows are copied, if that can be done here."""
 
-    async def attempt() -> Applied[V]:
-        if own and prepared.statements == 1:
+    async def own() -> Applied[V]:
+        if prepared.statements == 1:
             # A statement of its own is a transaction; an append without columns is one for each row.
             return Applied(stored=await bound.writer.write(connection, prepared, returning=True))
         async with transaction(connection, bound.timeout):
-            if batch.id is not None and not await bound.batches.record(connection, batch.id, batch.buffer):
+            return Applied(stored=await bound.writer.write(connection, prepared, returning=True, turns=True))
+
+    async def recorded(batch_id: UUID, *, copying: bool) -> Applied[V]:
+        async with transaction(connection, bound.timeout):
+            # Before the id, for which others wait.
+            sent = await bound.writer.stage(connection, prepared) if copying else prepared
+            if not await bound.batches.record(connection, batch_id, batch.buffer):
                 return Applied(again=True)
-            return Applied(stored=await bound.writer.write(connection, prepared, returning=own, turns=own))
+            await bound.writer.write(connection, sent)
+        return Applied()
+
+    async def attempt() -> Applied[V]:
+        if batch.id is None:
+            return await own()
+        with suppress(CannotStage):
+            return await recorded(batch.id, copying=True)
+        return await recorded(batch.id, copying=False)
 
     return await trying_again(connection, bound, attempt)
 

@@ -1,8 +1,8 @@
 """Writes what can be written of a batch, in one transaction, and finds what cannot.
 
-The database names no row when it refuses a statement over arrays. So a group that is refused is undone, to a
-savepoint, and tried again in halves, down to single writes: about 2 log2(n) attempts for a bad one in n. Deferred
-constraints are checked within each attempt, since at COMMIT it would be too late.
+The database names no row when it refuses a statement over arrays, by which all rows go here. So a group that is
+refused is undone, to a savepoint, and tried again in halves, down to single writes: about 2 log2(n) attempts for a bad
+one in n. Deferred constraints are checked within each attempt, since at COMMIT it would be too late.
 
 What is refused for the sake of another row (a unique value that the batch frees elsewhere, a parent that it inserts
 elsewhere) may pass once the others are written: such writes are tried again, as long as that gets anywhere.

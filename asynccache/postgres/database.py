@@ -1,7 +1,7 @@
 """Connections: the application's pool, or one of our own that several tables may share.
 
-A connection is used for one operation, within one bound of time, and goes back as it came: no session state, so that
-pgbouncer may hand each transaction to another server connection.
+A connection is used for one operation, within one bound of time, and goes back as it came: no session state but an
+empty temporary table that nobody relies on, so that pgbouncer may hand each transaction to another server connection.
 """
 
 from __future__ import annotations
@@ -277,7 +277,8 @@ async def transaction(connection: Any, seconds: float) -> AsyncIterator[None]:
 
     Whatever ends it early, cancellation included, rolls it back, within a bound of time. If this process stands still
     in the middle of it, or the network does, the server ends the session: nobody waits for its locks for longer than 3
-    seconds, or `seconds` if it stands still in the middle of a statement.
+    seconds, or `seconds` if it stands still in the middle of a statement. COPY is the exception: nothing ends it as it
+    waits for its client, so it must come before all locks.
 
     Args:
         connection: not in a transaction.

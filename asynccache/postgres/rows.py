@@ -30,12 +30,14 @@ class Run:
             database.
         arrays: the values, by column.
         size: how many rows.
+        staged: the temporary table that holds them by now, as SQL; empty if the statement takes them as arrays.
     """
 
     fields: tuple[BoundField, ...]
     keys: list[list[Any]]
     arrays: list[list[Any]]
     size: int
+    staged: str = ""
 
 
 class _NewRow:

@@ -24,6 +24,7 @@ class Statements:
     """The statements that read and write one bound table.
 
     Each takes one array for each key column, in the key's order; an upsert takes one more for each column it writes.
+    What inserts rows that have been staged takes none.
     Rows come back as the fields of the binding, then the key columns.
 
     Attributes:
@@ -88,19 +89,20 @@ class Statements:
             f" AS b LEFT JOIN (SELECT {named} {self._found}) AS x ON true"
         )
 
-    def upsert(self, fields: Sequence[BoundField], *, returning: bool) -> str:
+    def upsert(self, fields: Sequence[BoundField], *, returning: bool, staged: str = "") -> str:
         """Inserts rows, or updates these columns of those that exist.
 
         Args:
             fields: what is written, beside the key.
             returning: return the rows as stored. Where `fields` is empty, rows that
                 exist are left alone and not returned.
+            staged: the table that has the rows; empty if they come as arrays.
         """
         update = ", ".join(f"{quoted(b.column.name)} = EXCLUDED.{quoted(b.column.name)}" for b in fields)
         returned = ", ".join(self._columns) if returning else ""
         return self._once(
-            ("upsert", _names(fields), returning),
-            lambda: self._insert(fields, f"DO UPDATE SET {update}" if update else "DO NOTHING", returned),
+            ("upsert", _names(fields), returning, staged),
+            lambda: self._insert(fields, f"DO UPDATE SET {update}" if update else "DO NOTHING", returned, staged),
         )
 
     def insert_missing(self, fields: Sequence[BoundField]) -> str:
@@ -109,9 +111,10 @@ class Statements:
             ("missing", _names(fields)), lambda: self._insert(fields, "DO NOTHING", ", ".join(self._returned_keys))
         )
 
-    def append(self, fields: Sequence[BoundField]) -> str:
-        """Inserts rows of these columns, the key's among them if it is given; one array for each column."""
-        return self._once(("append", _names(fields)), lambda: self._append(fields))
+    def append(self, fields: Sequence[BoundField], *, staged: str = "") -> str:
+        """Inserts rows of these columns, the key's among them if it is given; one array for each column, or `staged`,
+        the table that has the rows."""
+        return self._once(("append", _names(fields), staged), lambda: self._append(fields, staged))
 
     def adjust(self, fields: Sequence[BoundField]) -> str:
         """Changes numbers; for each column four arrays follow the keys: what NULL counts as, add, floor and ceiling.
@@ -127,23 +130,23 @@ class Statements:
             self._made.clear()
         return self._made.setdefault(name, make())
 
-    def _insert(self, fields: Sequence[BoundField], conflict: str, returned: str) -> str:
+    def _insert(self, fields: Sequence[BoundField], conflict: str, returned: str, staged: str = "") -> str:
         binding = self._binding
         always = any(column.identity == "always" for column in binding.key.columns)
         names = [*self._key_names, *_names(fields)]
         transports = [*binding.key.transports, *(bound.transport for bound in fields)]
         return (
-            f"{_insert_rows(binding.table.sql, names, transports, overriding=always)}"
+            f"{_insert_rows(binding.table.sql, names, transports, overriding=always, staged=staged)}"
             f" ON CONFLICT ({', '.join(quoted(name) for name in self._key_names)}) {conflict}"
             f"{f' RETURNING {returned}' if returned else ''}"
         )
 
-    def _append(self, fields: Sequence[BoundField]) -> str:
+    def _append(self, fields: Sequence[BoundField], staged: str) -> str:
         if not fields:
             return f"INSERT INTO {self._binding.table.sql} DEFAULT VALUES"
         always = any(bound.column.identity == "always" for bound in fields)
         transports = [bound.transport for bound in fields]
-        return _insert_rows(self._binding.table.sql, _names(fields), transports, overriding=always)
+        return _insert_rows(self._binding.table.sql, _names(fields), transports, overriding=always, staged=staged)
 
     def _adjust(self, fields: Sequence[BoundField]) -> str:
         keys = [(f"k{n}", item.parameter) for n, item in enumerate(self._binding.key.transports, 1)]
@@ -166,14 +169,21 @@ class Statements:
         )
 
 
-def _insert_rows(table: str, names: Sequence[str], transports: Sequence[Transport], *, overriding: bool) -> str:
-    arrays = ", ".join(f"${position}::{item.parameter}" for position, item in enumerate(transports, 1))
+def _insert_rows(
+    table: str, names: Sequence[str], transports: Sequence[Transport], *, overriding: bool, staged: str
+) -> str:
     aliases = [f"c{position}" for position in range(1, len(transports) + 1)]
     values = ", ".join(f"d.{alias}{item.cast}" for alias, item in zip(aliases, transports, strict=True))
+    if staged:
+        # Rows are reached in the order in which everybody reaches them. A scan alone does not keep the order in which
+        # they were copied: a short row may go where a page that was left had room.
+        source = f"{staged} AS d ORDER BY d.n"
+    else:
+        arrays = ", ".join(f"${position}::{item.parameter}" for position, item in enumerate(transports, 1))
+        source = f"unnest({arrays}) AS d({', '.join(aliases)})"
     return (
         f"INSERT INTO {table} AS t ({', '.join(quoted(name) for name in names)})"
-        f"{' OVERRIDING SYSTEM VALUE' if overriding else ''}"
-        f" SELECT {values} FROM unnest({arrays}) AS d({', '.join(aliases)})"
+        f"{' OVERRIDING SYSTEM VALUE' if overriding else ''} SELECT {values} FROM {source}"
     )
 
 

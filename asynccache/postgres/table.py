@@ -236,7 +236,8 @@ class PostgresTable(Generic[V]):
 
         Puts that write different columns (a dict without some, a `None` that is left to the database) go in one
         statement for each stretch of equal ones, in the order of keys. Adjustments go in one statement for each set of
-        columns, and another for the rows that are missing.
+        columns, and another for the rows that are missing. With an id, thousands of rows that write the same columns
+        are copied into a temporary table first, if the connection may make one.
 
         Args:
             batch: the writes; each key once. With an id, it is applied once however often it is given, and writes that

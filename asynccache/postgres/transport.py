@@ -46,6 +46,11 @@ class Transport:
     encode: Convert
     decode: Convert | None
 
+    @property
+    def element(self) -> str:
+        """The SQL type of one value as it is sent."""
+        return self.parameter.removesuffix("[]")
+
     def encode_all(self, values: Iterable[Any]) -> list[Any]:
         """What is sent for a batch's values."""
         exact, encode = self.exact, self.encode

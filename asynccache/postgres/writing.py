@@ -7,7 +7,7 @@ caller's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from asynccache.errors import ConfigurationError
@@ -16,6 +16,7 @@ from asynccache.postgres.binding import Binding
 from asynccache.postgres.reading import Reader
 from asynccache.postgres.row_keys import Parts
 from asynccache.postgres.rows import RowMaker, Run, key_arrays
+from asynccache.postgres.staging import Stage
 from asynccache.postgres.statements import Statements
 from asynccache.protocols import Adjust, Append, Delete, Put, Puts, Write
 
@@ -69,6 +70,7 @@ class Writer(Generic[V]):
         self._key = binding.key
         self._rows = RowMaker(binding)
         self._adjuster = Adjuster(binding, statements, self._rows)
+        self._stage = Stage(binding.table.sql, binding.key.transports)
 
     def prepare(self, writes: Sequence[Write[V]]) -> Prepared[V]:
         """Checks a batch, sorts it by key, and makes arrays of it.
@@ -126,6 +128,16 @@ class Writer(Generic[V]):
             return None
         return Prepared([], [run], [], [], lambda: {self._key.parts(key): key for key in keys})
 
+    async def stage(self, connection: Any, prepared: Prepared[V]) -> Prepared[V]:
+        """Copies what is long enough of a batch to where the statements of `write` find it; see `Stage.put`.
+
+        Args:
+            connection: at the beginning of the transaction in which the batch is written, without `returning`.
+        """
+        staged = await self._stage.put(connection, [*prepared.runs, *prepared.appended])
+        puts = len(prepared.runs)
+        return replace(prepared, runs=staged[:puts], appended=staged[puts:])
+
     async def write(
         self, connection: Any, prepared: Prepared[V], *, returning: bool = False, turns: bool = False
     ) -> dict[Any, V]:
@@ -168,9 +180,10 @@ class Writer(Generic[V]):
             await connection.fetchval(self._statements.lock, *key_arrays(keys))
 
     async def _put(self, connection: Any, run: Run, prepared: Prepared[V], *, returning: bool) -> dict[Any, V]:
-        arrays = [*run.keys, *run.arrays]
+        arrays = [] if run.staged else [*run.keys, *run.arrays]
         if not returning or not run.fields:
-            await connection.execute(self._statements.upsert(run.fields, returning=False), *arrays)
+            statement = self._statements.upsert(run.fields, returning=False, staged=run.staged)
+            await connection.execute(statement, *arrays)
             if not returning:
                 return {}
             # Nothing to update, so rows that were there are not returned.
@@ -183,9 +196,9 @@ class Writer(Generic[V]):
         return {callers[parts]: value for parts, value in found.items() if parts in callers}
 
     async def _append(self, connection: Any, run: Run) -> None:
-        statement = self._statements.append(run.fields)
+        statement = self._statements.append(run.fields, staged=run.staged)
         if run.fields:
-            await connection.execute(statement, *run.arrays)
+            await connection.execute(statement, *([] if run.staged else run.arrays))
         else:
             for _ in range(run.size):
                 await connection.execute(statement)

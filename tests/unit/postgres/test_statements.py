@@ -85,6 +85,19 @@ def test_a_statement_holds_no_value_and_every_name_in_quotes() -> None:
     )
 
 
+def test_rows_that_were_staged_are_taken_in_their_order_and_without_parameters() -> None:
+    _, statements, writer = bound()
+    fields = writer.prepare([Put(1, User(1, "x", 1))]).runs[0].fields
+    assert statements.upsert(fields, returning=False, staged='"pg_temp"."s"') == (
+        'INSERT INTO "public"."users" AS t ("id", "name", "rank") SELECT d.c1, d.c2, d.c3'
+        ' FROM "pg_temp"."s" AS d ORDER BY d.n'
+        ' ON CONFLICT ("id") DO UPDATE SET "name" = EXCLUDED."name", "rank" = EXCLUDED."rank"'
+    )
+    assert statements.append(fields, staged='"pg_temp"."s"') == (
+        'INSERT INTO "public"."users" AS t ("name", "rank") SELECT d.c1, d.c2 FROM "pg_temp"."s" AS d ORDER BY d.n'
+    )
+
+
 @pytest.mark.parametrize("shapes", [300])
 def test_statements_of_dicts_with_every_shape_do_not_pile_up(shapes: int) -> None:
     columns = {f"c{n}": column(f"c{n}", BIGINT, default=True) for n in range(shapes)}
