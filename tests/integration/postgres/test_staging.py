@@ -19,56 +19,13 @@ import pytest
 from asynccache.errors import DatabaseUnavailable
 from asynccache.postgres import PostgresTable, staging
 from asynccache.protocols import Append, Applied, Batch, Delete, Put, Rejected, Write
+from tests.integration.postgres.conftest import Copies
 from tests.integration.postgres.test_poison import POISON, TABLES, Item, with_good
 from tests.integration.postgres.test_types import KEYS, ROUND_TRIPS, TYPES, names
 
 pytestmark = pytest.mark.one_loop
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
-
-
-class Copies:
-    """What COPY did.
-
-    Attributes:
-        begun: how often it began.
-        rows: how many rows each brought.
-        gate: if it is set, each waits for it after its first row.
-        waiting: set by the first that waits.
-    """
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self.rows: list[int] = []
-        self.gate: asyncio.Event | None = None
-        self.waiting = asyncio.Event()
-
-    async def stopping(self, records: Any, gate: asyncio.Event) -> AsyncIterator[Any]:
-        rows = iter(records)
-        yield next(rows)
-        self.waiting.set()
-        await gate.wait()
-        for row in rows:
-            yield row
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> Copies:
-    """Two rows are enough for COPY, and what it does is seen."""
-    seen = Copies()
-    copy = asyncpg.Connection.copy_records_to_table
-
-    async def watched(self: Any, *args: Any, records: Any, **options: Any) -> Any:
-        seen.begun += 1
-        if seen.gate is not None:
-            records = seen.stopping(records, seen.gate)
-        status = await copy(self, *args, records=records, **options)
-        seen.rows.append(int(status.rsplit(maxsplit=1)[-1]))
-        return status
-
-    monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", watched)
-    monkeypatch.setattr(staging, "COPIED_FROM", 2)
-    return seen
 
 
 @pytest.fixture
