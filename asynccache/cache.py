@@ -43,8 +43,8 @@ class Cache(Namespace):
     """A cache in Redis for the values of one application. Building it does no I/O.
 
     Args:
-        redis: a URL (`redis://`, `rediss://`, `unix://`), or a `redis.asyncio` client, which is never closed here; or
-            `memory://` for a cache in this process, without write-behind.
+        redis: a URL (`redis://`, `rediss://`, `unix://`), or a `redis.asyncio` client, which says how to connect and is
+            never closed here; or `memory://` for a cache in this process, without write-behind.
         namespace: begins every key; letters, digits, `_`, `-` and `.`.
         ttl: how long entries are fresh where neither the call nor the strategy says so.
         policy: how entries live and are loaded where the strategy does not say so.
@@ -56,7 +56,8 @@ class Cache(Namespace):
             directly, and uses Redis once it answers.
         write_timeout: the longest a write may take; what a crashed writer was changing is not cached for so long.
         timeout: the longest any call to Redis may take; then the loader is asked.
-        max_connections: of the client made for a URL.
+        max_connections: most connections to Redis, beside those in the pool of a client that is passed in; to each node
+            of a cluster.
         max_concurrent_loads: most loads at once that no lease bounds (without Redis, during writes).
         keep_loads: lets a load go on after its last caller was cancelled.
         max_value_bytes: largest encoded value.

@@ -135,11 +135,12 @@ class Policy:
         Returns:
             Milliseconds until it is no longer fresh, and until it is gone. Both are 0 where nothing may be stored.
         """
-        base = (ttl or self.ttl_seconds) if found else (ttl or float(self.negative_ttl))  # type: ignore[arg-type]
+        # Durations are seconds by now: they were normalised when this was made.
+        base: float = ttl or (self.ttl or 0.0 if found else self.negative_ttl)  # type: ignore[assignment]
         if base <= 0:
             return 0, 0
-        fresh = max(1, int(base * 1000 * (1.0 - self.jitter * random.random())))  # noqa: S311 - spreads load
-        return fresh, fresh + (int(float(self.stale) * 1000) if found else 0)  # type: ignore[arg-type]
+        fresh = int(base * 1000 * (1.0 - self.jitter * random.random())) or 1  # noqa: S311 - spreads load
+        return fresh, fresh + int(self.stale * 1000) if found else fresh  # type: ignore[arg-type]
 
 
 def _number(value: Any, name: str, least: float, most: float) -> float:

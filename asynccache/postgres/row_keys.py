@@ -44,7 +44,14 @@ class RowKey:
         self.transports: list[Transport] = [transport_for(column.type) for column in self.columns]
         self._checks = [_check_for(table, column) for column in self.columns]
         self._plain = [_plain_for(column) for column in self.columns]
+        self._range = _range_of(self.columns[0]) if len(self.columns) == 1 else None
         self._padded = {index for index, column in enumerate(self.columns) if column.type.base == "bpchar"}
+
+    def check(self, key: Any) -> None:
+        """Raises what `parts` would; a plain int that fits is seen at a glance."""
+        limits = self._range
+        if limits is None or type(key) is not int or not limits[0] <= key < limits[1]:
+            self.parts(key)
 
     def parts(self, key: Any) -> Parts:
         """What is sent for a key.
@@ -84,6 +91,12 @@ def check_arity(table: str, columns: Sequence[str], key: Any) -> None:
             f"{table} has the key ({', '.join(columns)}): got {type(key).__name__} {key!r}, not a tuple of"
             f" {len(columns)}"
         )
+
+
+def _range_of(column: Column) -> tuple[int, int] | None:
+    """The first int that a column of integers holds, and the first that it does not."""
+    base = column.type.base
+    return (-(1 << _BITS[base]), 1 << _BITS[base]) if base in _BITS else None
 
 
 def _check_for(table: Table, column: Column) -> Callable[[Any], Any]:

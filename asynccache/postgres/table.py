@@ -162,7 +162,7 @@ class PostgresTable(Generic[V]):
         if self._binding is None:
             check_arity(self._name[1], self._key, key)
         else:
-            self._binding.key.parts(key)
+            self._binding.key.check(key)
 
     async def load_many(self, keys: Sequence[Any]) -> dict[Any, V]:
         """Loads rows by key, in one statement.

@@ -57,20 +57,19 @@ class Batcher(Generic[Q, R]):
         Raises:
             Whatever `send` raised, or answered for this request.
         """
-        if self._alone and self._calls == 0 and not self._queue:
+        if self._alone and not self._calls and not self._queue:
             return self._send_alone(request)
-        return self._enqueue(request)
-
-    def _enqueue(self, request: Q) -> asyncio.Future[R]:
+        # Here and not in a method, as a future and not as a coroutine that awaits it: this is the hot path.
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._queue.append((request, future))
         self._queued += 1
-        self._schedule()
-        return future  # and not a coroutine that awaits it: this is the hot path
+        if not self._scheduled:
+            self._schedule()
+        return future
 
     async def _send_alone(self, request: Q) -> R:
         if self._calls:  # somebody else has begun meanwhile
-            return await self._enqueue(request)
+            return await self(request)
         self._calls = 1
         try:
             answer = (await self._send((request,)))[0]
@@ -99,12 +98,12 @@ class Batcher(Generic[Q, R]):
 
     def _dispatch(self) -> None:
         self._scheduled = False
-        batch: list[tuple[Q, asyncio.Future[R]]] = []
-        while self._queue and len(batch) < self._max_batch:
-            item = self._queue.popleft()
-            if not item[1].done():  # its caller was cancelled
-                batch.append(item)
+        queue = self._queue
+        take = min(len(queue), self._max_batch)
+        taken = [queue.popleft() for _ in range(take)]
+        batch = [item for item in taken if not item[1].done()]  # the others' callers were cancelled
         if not batch:
+            self._schedule()
             return
         self._alone = len(batch) == 1 and not self._queue
         self._calls += 1

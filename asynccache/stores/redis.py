@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
-from typing import Any, Final, TypeAlias, TypeVar, assert_never
+from typing import Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 import redis.exceptions
@@ -21,28 +21,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
-from asynccache.entry import NewValue
 from asynccache.errors import ConfigurationError, StoreUnavailable
-from asynccache.steps import (
-    Acquire,
-    BeginWrite,
-    Bump,
-    EndBump,
-    EndWrite,
-    Ensure,
-    Extend,
-    Fill,
-    Invalidate,
-    Outcome,
-    Put,
-    Refresh,
-    Release,
-    Reply,
-    Step,
-)
+from asynccache.steps import Outcome, Reply, Step
 from asynccache.stores.batching import Batcher
-from asynccache.stores.packing import packed_by_hiredis
-from asynccache.stores.scripts import Argument, Call, Script, load_script
+from asynccache.stores.scripts import Argument, Call, Script
+from asynccache.stores.step_calls import call_of
+from asynccache.stores.wires import Wires
 
 __all__ = ["RedisClient", "RedisStore"]
 
@@ -54,21 +38,6 @@ _SHARED: Final = 200
 _PUT_TIMEOUTS: Final = 2
 """After how many timeouts a put that was on its way is no longer carried out: its caller has been told otherwise."""
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
-# Read with the module: at first use it would be on the event loop.
-_SCRIPTS: Final[dict[type, Script]] = {
-    Acquire: load_script("acquire"),
-    Fill: load_script("fill"),
-    Extend: load_script("extend"),
-    Release: load_script("release"),
-    Refresh: load_script("refresh"),
-    BeginWrite: load_script("begin_write"),
-    EndWrite: load_script("end_write"),
-    Invalidate: load_script("invalidate"),
-    Put: load_script("put"),
-    Ensure: load_script("ensure"),
-    Bump: load_script("bump"),
-    EndBump: load_script("end_bump"),
-}
 
 
 class RedisStore:
@@ -78,7 +47,8 @@ class RedisStore:
         client: a URL, for which a client with short timeouts and no blind retries is made; or a client of the
             application's, which is never closed here.
         timeout: the longest any call may take, in seconds, its wait for a connection included.
-        max_connections: of the client made for a URL; to each node of a cluster. Batching needs few.
+        max_connections: most of them, beside those in the pool of a client that is passed in; to each node of a
+            cluster. Batching needs few.
         max_batch: most keys in one `MGET`, most scripts in one pipeline.
         clock: reads time.
     """
@@ -96,6 +66,7 @@ class RedisStore:
         self._timeout = timeout
         self._clock = clock
         # A cluster's client does not wait for a free connection: it fails, and closes those of all others.
+        self._wires = Wires.of(self._client, max_connections)
         self._turns = asyncio.Semaphore(max_connections) if isinstance(self._client, RedisCluster) else nullcontext()
         self._under_way = 0
         self._closed = False
@@ -118,15 +89,22 @@ class RedisStore:
             StoreUnavailable: no answer within the timeout, or a refusal (such as a wrong password).
         """
         self._closed = False
+        if self._wires is not None:
+            self._wires.open()
         await self.ping()
 
     async def ping(self) -> None:
         """Asks for the server's time; the cheapest proof that it answers."""
-        seconds, micros = await self._bounded(self._client.time)
+        if isinstance(self._client, RedisCluster):
+            seconds, micros = await self._bounded(self._client.time)
+        else:
+            seconds, micros = await self._ask(("TIME",))
         self._learn(int(seconds) * 1000 + int(micros) // 1000)
 
     async def reset(self) -> None:
         """Drops idle connections: after an outage they may be half-open, and each would cost a timeout."""
+        if self._wires is not None:
+            self._wires.drop_idle()
         if self._owned and isinstance(self._client, Redis):
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
@@ -139,6 +117,8 @@ class RedisStore:
         await self._calls.aclose()
         if self._under_way:
             await self._ended.wait()  # no longer than the timeout
+        if self._wires is not None:
+            await self._wires.aclose()
         if self._owned:
             await self._client.aclose()
 
@@ -149,15 +129,14 @@ class RedisStore:
         return self._reads(keys)  # as it is, for one frame less on the hot path
 
     async def apply(self, key: str, step: Step) -> Reply:
-        return self._reply(await self._calls(Call(_script(step), (key,), _arguments(step, self._put_deadline_ms()))))
+        return self._reply(await self._calls(call_of(key, step, self._put_deadline_ms())))
 
     def expect_company(self) -> None:
         """Lets the next steps share a pipeline."""
         self._calls.expect_company()
 
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> list[Reply]:
-        calls = [Call(_script(step), (key,), _arguments(step, self._put_deadline_ms())) for key, step in steps]
-        answers = await self._call_batch(calls)
+        answers = await self._call_batch([call_of(key, step, self._put_deadline_ms()) for key, step in steps])
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -202,10 +181,21 @@ class RedisStore:
         find = dict(zip(keys, values, strict=True)).__getitem__
         return [list(map(find, request)) for request in requests]
 
+    async def _ask(self, command: Sequence[Argument]) -> Any:
+        (reply,) = await self._bounded(lambda: self._exchange((command,)))
+        if isinstance(reply, Exception):
+            raise _unavailable(reply)
+        return reply
+
     async def _mget(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         if isinstance(self._client, RedisCluster):
             return await self._client.mget_nonatomic(keys)
-        return await self._client.mget(keys)  # type: ignore[return-value]  # typed for decode_responses, too
+        if not keys:
+            return ()
+        (values,) = await self._exchange([("MGET", *keys)])
+        if isinstance(values, Exception):
+            raise values
+        return cast("Sequence[bytes | None]", values)
 
     async def _call_batch(self, calls: Sequence[Call], then: Sequence[Sequence[Argument]] = ()) -> Sequence[Any]:
         answers = await self._send(calls, then)
@@ -213,7 +203,10 @@ class RedisStore:
         if forgotten:
             scripts = dict.fromkeys(calls[at].script for at in forgotten)
             for source in [text for script in scripts for text in script.sources]:
-                await self._bounded(lambda source=source: self._client.script_load(source))  # type: ignore[misc]
+                if isinstance(self._client, RedisCluster):
+                    await self._bounded(partial(self._client.script_load, source))
+                else:
+                    await self._ask(("SCRIPT", "LOAD", source))
             again = await self._send([calls[at] for at in forgotten], then)
             answers[len(calls) :] = again[len(forgotten) :]
             for at, answer in zip(forgotten, again, strict=False):
@@ -229,11 +222,20 @@ class RedisStore:
                 cluster.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
             sent = await self._bounded(lambda: cluster.execute(raise_on_error=False))
             return [*sent, *[await self._bounded(partial(self._client.execute_command, *command)) for command in then]]
-        return await self._send_grouped(self._client, calls, then=then)
+        return await self._send_grouped(calls, then=then)
+
+    async def _exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """One pipeline; the reply of each command, errors of the server among them."""
+        if self._wires is not None:
+            return await self._wires.exchange(commands)
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
 
     async def _send_grouped(
         self,
-        client: Redis,
         calls: Sequence[Call],
         *,
         alone: bool = False,
@@ -243,23 +245,22 @@ class RedisStore:
         groups: dict[tuple[Script, int, int], list[int]] = {}
         for at, call in enumerate(calls):
             groups.setdefault((call.script, len(call.keys), len(call.args)), []).append(at)
-        pipeline = client.pipeline(transaction=False)
+        commands: list[Sequence[Argument]] = []
         sent: list[list[int]] = []
         for (script, keys_each, args_each), members in groups.items():
             if script.many is None or len(members) == 1 or alone:
                 for at in members:
-                    pipeline.evalsha(script.sha, keys_each, *calls[at].keys, *calls[at].args)
+                    commands.append(("EVALSHA", script.sha, keys_each, *calls[at].keys, *calls[at].args))
                     sent.append([at])
                 continue
             for begin in range(0, len(members), _SHARED):
                 part = members[begin : begin + _SHARED]
                 keys = [key for at in part for key in calls[at].keys]
                 args = [argument for at in part for argument in calls[at].args]
-                pipeline.evalsha(script.many.sha, len(keys), *keys, keys_each, args_each, *args)
+                commands.append(("EVALSHA", script.many.sha, len(keys), *keys, keys_each, args_each, *args))
                 sent.append(part)
-        for command in then:
-            pipeline.execute_command(*command)
-        replies = await self._bounded(lambda: pipeline.execute(raise_on_error=False))
+        commands += then
+        replies = await self._bounded(lambda: self._exchange(commands))
         answers: list[Any] = [*([None] * len(calls)), *replies[len(sent) :]]
         for part, reply in zip(sent, replies, strict=False):
             if len(part) == 1:
@@ -267,7 +268,7 @@ class RedisStore:
                 continue
             if isinstance(reply, redis.exceptions.ResponseError) and not _forgotten(reply):
                 # One of them failed, and with it the command: who is to blame shows when each is sent by itself.
-                reply = await self._send_grouped(client, [calls[at] for at in part], alone=True)  # noqa: PLW2901
+                reply = await self._send_grouped([calls[at] for at in part], alone=True)  # noqa: PLW2901
             shared = [reply] * len(part) if isinstance(reply, Exception) else reply
             for at, answer in zip(part, shared, strict=True):
                 answers[at] = answer
@@ -320,7 +321,6 @@ def _client(client: str | RedisClient, timeout: float, max_connections: int) -> 
             raise ConfigurationError(
                 f"redis={_hide_password(client)!r} has options redis-py does not know: {', '.join(sorted(unknown))}"
             )
-        pool.connection_class = packed_by_hiredis(pool.connection_class)
         client, owned = Redis.from_pool(pool), True  # which closes the pool with the client
     else:
         owned = False
@@ -362,39 +362,3 @@ def _unavailable(error: BaseException) -> StoreUnavailable:
 
 def _forgotten(answer: Any) -> bool:
     return isinstance(answer, redis.exceptions.NoScriptError)
-
-
-def _script(step: Step) -> Script:
-    return _SCRIPTS[type(step)]
-
-
-def _value(value: NewValue) -> tuple[Argument, ...]:
-    return value.fresh_ms, value.dead_ms, value.head(), value.rest()
-
-
-def _arguments(step: Step, put_deadline_ms: int) -> tuple[Argument, ...]:
-    match step:
-        case Acquire(token, lease_ms, dead):
-            return token, lease_ms, dead
-        case Fill(token, value):
-            return token, *_value(value)
-        case Extend(token, lease_ms):
-            return token, lease_ms
-        case Release(token, retry_ms):
-            return token, retry_ms
-        case Refresh(token, lease_ms, id_, at_once):
-            return token, lease_ms, id_, int(at_once)
-        case BeginWrite(token, write_ms):
-            return token, write_ms
-        case EndWrite(token, new):
-            return (token,) if new is None else (token, *_value(new))
-        case Invalidate():
-            return ()
-        case Put(value):
-            return *_value(value), put_deadline_ms
-        case Ensure(salt) | Bump(salt):
-            return (salt,)
-        case EndBump(token, salt):
-            return token, salt
-        case _:
-            assert_never(step)

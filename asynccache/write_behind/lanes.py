@@ -93,6 +93,18 @@ class _Many:
 _Item: TypeAlias = "tuple[Place, Op, asyncio.Future[Any], _Many | None, int]"
 
 
+class _Part:
+    """What goes to one partition in one call."""
+
+    __slots__ = ("buckets", "cells", "items", "raws")
+
+    def __init__(self) -> None:
+        self.items: list[_Item] = []
+        self.cells: list[CellKey] = []
+        self.raws: list[bytes] = []
+        self.buckets = bytearray()
+
+
 class Lanes:
     """The way of one strategy's operations into its partitions.
 
@@ -242,35 +254,39 @@ class Lanes:
         return items
 
     async def _write(self, items: Sequence[_Item]) -> None:
-        parts: dict[int, list[_Item]] = {}
+        parts: dict[int, _Part] = {}
         for item in items:
-            number = item[0].partition
-            if number in parts:
-                parts[number].append(item)
-            else:
-                parts[number] = [item]
+            (number, bucket, cell), op, *_ = item
+            part = parts.get(number)
+            if part is None:
+                part = parts[number] = _Part()
+            part.items.append(item)
+            part.raws.append(op.raw)
+            part.buckets.append(bucket)
+            if cell:
+                part.cells.append(cell)
         self._seq += 1
         calls = [self._call(number, part) for number, part in parts.items()]
         if self._together is None or len(calls) == 1:
             replies, confirmed = await self._sent(calls)
         else:
-            shares = _shares(calls, [len(part) for part in parts.values()])
+            shares = _shares(calls, [len(part.items) for part in parts.values()])
             found, confirmed = await self._sent([self._shared(self._together, share) for share in shares])
             replies = [
                 reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))
             ]
         for part, reply in zip(parts.values(), replies, strict=True):
             if isinstance(reply, Exception):
-                self._fail(part, reply)
+                self._fail(part.items, reply)
                 continue
             verdicts, pending = reply
-            if len(verdicts) != len(part):
+            if len(verdicts) != len(part.items):
                 self._fail(
-                    part, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
+                    part.items, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
                 )
                 continue
             became = {verdict: Written(_VERDICTS[verdict], pending, confirmed) for verdict in {*verdicts}}
-            for (_, _, future, many, at), verdict in zip(part, verdicts, strict=True):
+            for (_, _, future, many, at), verdict in zip(part.items, verdicts, strict=True):
                 if many is None:
                     if not future.done():
                         future.set_result(became[verdict])
@@ -280,18 +296,11 @@ class Lanes:
                 if not many.left and not future.done():
                     future.set_result(many.written)
 
-    def _call(self, number: int, part: Sequence[_Item]) -> Call:
+    def _call(self, number: int, part: _Part) -> Call:
         target = self._targets[number]
         self._used.add(target.seen)
-        keys: list[str] = [target.pending, target.meta, target.seen]
-        ops: list[bytes] = []
-        for place, op, *_ in part:
-            if place.cell:
-                keys.append(place.cell)
-            ops.append(op.raw)
-        buckets = bytes([place.bucket for place, *_ in part])
-        packed = b"".join(ops)
-        return Call(self._script, keys, (*self._settings(), packed, buckets))
+        keys = (target.pending, target.meta, target.seen, *part.cells)
+        return Call(self._script, keys, (*self._settings(), b"".join(part.raws), bytes(part.buckets)))
 
     def _settings(self) -> tuple[int, int, int, int]:
         return self._seq, self._max_pending, _SEEN_MS, self._spread_above

@@ -14,7 +14,8 @@ from asynccache import Cache, CacheAside, DatabaseUnavailable, Policy, Reason, S
 from asynccache.entry import Lease, NewValue, Writing, parse_cell
 from asynccache.steps import Acquire, Outcome, Put, Refresh, Step
 from asynccache.stores.guarded import CircuitState
-from asynccache.stores.redis import RedisStore, _arguments, _script
+from asynccache.stores.redis import RedisStore
+from asynccache.stores.step_calls import call_of
 from tests.support.caches import MakeCache
 from tests.support.gates import Gate, Table, gated, until
 from tests.support.proxy import Mode, Proxy
@@ -267,8 +268,7 @@ async def test_a_put_that_arrives_after_it_was_given_up_does_not_bring_the_value
     # The command as the server gets it in the end: made before the delete, delivered after it.
     store = RedisStore(redis_url)
     await store.open()
-    late = _arguments(PUT, store.now_ms() - 1)
-    answer = await store.run(_script(PUT), (near.scope.space.cell("", "k"),), late)
+    answer = await store.run(*call_of(near.scope.space.cell("", "k"), PUT, store.now_ms() - 1))
     assert answer[0] == Outcome.EMPTY.value
     await store.aclose()
     assert await near.get("k") is None

@@ -50,7 +50,7 @@ from asynccache import (
 from asynccache.assembly import Changes
 from asynccache.invalidation.tracking import Tracker
 from asynccache.steps import BeginWrite, EndWrite, Fill, Step
-from asynccache.stores import redis as redis_store
+from asynccache.stores import step_calls
 from asynccache.stores.local import LocalEntries
 from asynccache.stores.scripts import Script
 from asynccache.stores.tiered import TieredStore
@@ -281,11 +281,11 @@ def lead_pushes(cache: Cache, url: str) -> None:
 
 def break_guard(name: str) -> None:
     step, guard, instead = BREAKS[name]
-    script = redis_store._SCRIPTS[step]
+    script = step_calls._SCRIPTS[step]
     head, body = script.source.rsplit("\n-- KEYS", 1)
     assert body.count(guard) == 1, body
     source = f"{head}\n-- KEYS{body.replace(guard, instead)}"
-    redis_store._SCRIPTS[step] = Script.of(script.name, source)
+    step_calls._SCRIPTS[step] = Script.of(script.name, source)
 
 
 async def main(config: dict[str, Any]) -> None:

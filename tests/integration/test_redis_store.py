@@ -179,6 +179,7 @@ async def test_a_script_that_fails_fails_its_caller_alone(store: RedisStore, nam
 
 async def test_a_client_passed_in_is_never_closed(redis_url: str, namespace: str) -> None:
     client = redis.asyncio.Redis.from_url(redis_url)
+    assert await client.ping()
     store = RedisStore(client)
     await store.open()
     await one(store, namespace)

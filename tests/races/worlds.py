@@ -16,7 +16,7 @@ from asynccache.decorators import CachedFunction
 from asynccache.entry import Cell, generation_micros, parse_cell
 from asynccache.keys import CellKey
 from asynccache.steps import Acquire, Fill, Step
-from asynccache.stores import redis as redis_store
+from asynccache.stores import step_calls
 from asynccache.stores.scripts import Script
 from tests.support.gates import Gate, Table, gated, until
 
@@ -303,8 +303,8 @@ async def has_reason(cache: Cache, cell: CellKey, reason: Reason) -> bool:
 
 def break_script(monkeypatch: pytest.MonkeyPatch, step: type[Step], guard: str, instead: str) -> None:
     """Runs a step's Lua script with one guard taken out of it."""
-    script = redis_store._SCRIPTS[step]
+    script = step_calls._SCRIPTS[step]
     assert script.source.count(guard) == 1, f"{script.name} has no guard {guard!r}"
     source = script.source.replace(guard, instead)
     sha = hashlib.sha1(source.encode()).hexdigest()
-    monkeypatch.setitem(redis_store._SCRIPTS, step, Script(script.name, source, sha))
+    monkeypatch.setitem(step_calls._SCRIPTS, step, Script(script.name, source, sha))

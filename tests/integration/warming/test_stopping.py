@@ -131,7 +131,8 @@ class TestStoppingAndResuming:
             users.warm([1], progress=True)
 
     async def test_stop_does_not_wait_for_the_rate(self, users: ReadThrough[User], source: Users) -> None:
-        work = users.warm(range(10), rate=0.001)
+        # Of several batches at a time any may be the first to ask for a token.
+        work = users.warm(range(10), rate=0.001, concurrency=1)
         running = asyncio.create_task(work.run())
         await until(lambda: work.progress.position == 1)
         work.stop()
