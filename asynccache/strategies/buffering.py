@@ -16,7 +16,7 @@ from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Scope
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import Buffer
-from asynccache.write_behind.lanes import Written
+from asynccache.write_behind.lane import Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
 from asynccache.write_behind.ownership import Claims, RedisClaims
 from asynccache.write_behind.records import Op

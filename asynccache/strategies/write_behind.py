@@ -22,7 +22,7 @@ from asynccache.supervision import logger
 from asynccache.write_behind.buffer import PartitionStatus
 from asynccache.write_behind.exact import ExactReads
 from asynccache.write_behind.flusher import Flusher, FlusherStats
-from asynccache.write_behind.lanes import Outcome
+from asynccache.write_behind.lane import Outcome
 from asynccache.write_behind.overflow import OnFull, Overflow
 from asynccache.write_behind.records import Op, Records
 from asynccache.write_behind.rows import Rows

@@ -34,7 +34,8 @@ from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
 from asynccache.stores.scripts import Call, Script, ScriptRunner, load_script
-from asynccache.write_behind.lanes import Lanes, Place, Send, Target, Written
+from asynccache.write_behind.lane import Lane, Place, Send, Target, Written
+from asynccache.write_behind.lanes import Lanes
 from asynccache.write_behind.records import Op
 
 __all__ = ["Buffer", "Buffered", "Frozen", "PartitionStatus"]
@@ -61,6 +62,7 @@ _MERGE_ALL: Final = _whole("merge_all", _MERGE.source)
 _LOOKUP_CHUNK: Final = 1000
 _BUCKETS: Final = 64  # as in freeze.lua
 _LOOKS: Final = 20
+_LANES: Final = 2  # more do not help: this process is the slower part
 
 
 class Buffered(NamedTuple):
@@ -166,13 +168,17 @@ class Buffer:
         self._setup = space.buffer(name, 0, "setup")
         self._mark: str | None = None
         self._losses = 0
-        writer = Lanes.new_writer()
-        targets = [
-            Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
-            for number, partition in enumerate(self._partitions)
-        ]
-        script = _MERGE_ALL if together else None
-        self._lanes = Lanes(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
+
+        def lane() -> Lane:
+            writer = Lane.new_writer()
+            targets = [
+                Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
+                for number, partition in enumerate(self._partitions)
+            ]
+            script = _MERGE_ALL if together else None
+            return Lane(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
+
+        self._lanes = Lanes(lane, min(_LANES, partitions))
         self._cells = [space.partition_cells(name, number) for number in range(partitions)]
         self._places: dict[type, dict[Any, Place]] = {int: {}, str: {}}
 

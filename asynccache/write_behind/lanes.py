@@ -1,365 +1,78 @@
-"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one call for each partition. Calls
-share a command, unless Redis is a cluster; one that is refused leaves the others alone.
+"""The ways of one strategy's operations to Redis, side by side.
 
-Invariant: each operation that was acknowledged was merged exactly once, and one without an answer at most once.
-
-Every call carries this writer's id and a number that only grows, and the script remembers the last one with its reply.
-So a call whose outcome is unknown is sent again, with the same number, until an answer comes or the tries are used up;
-and a call that was given up and arrives late, after its successor, does nothing. That needs one call in flight at a
-time: were there two, the later might arrive first and void the earlier. What comes meanwhile makes the next pipeline.
-
-A caller that is cancelled takes its operation back if it was not sent yet; else it is merged or not, as after any
-call without an answer.
+A lane has one pipeline in flight (`lane.py` says why). So that Redis merges what one has sent while this process packs
+what the next will send, there are two. Each partition belongs to one lane, so that the operations of a key go one after
+the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
 
-from asynccache.errors import StoreUnavailable
-from asynccache.keys import CellKey
-from asynccache.stores.scripts import Argument, Call, Script
-from asynccache.supervision import TaskOwner, backoff, copy_error
-from asynccache.tokens import new_token
+from asynccache.supervision import gather
+from asynccache.write_behind.lane import Lane, Place, Written
 from asynccache.write_behind.records import Op
 
-__all__ = ["Lanes", "Outcome", "Place", "Send", "Target", "Written"]
-
-_MAX_OPS: Final = 1000
-"""In one pipeline: a script holds up everybody else on the server."""
-_MAX_SHARED: Final = 200
-"""In one command, unless those of one partition are more."""
-_MAX_BYTES: Final = 8 * 1024 * 1024
-_TRIES: Final = 3
-_SEEN_MS: Final = 3_600_000
-_CLOSING: Final = 5.0
-
-Send: TypeAlias = Callable[[Sequence[Call]], Awaitable[tuple[Sequence[Any], int]]]
-"""Runs the calls in one pipeline; returns the replies, and how many others confirmed them (disks, replicas)."""
-
-
-class Target(NamedTuple):
-    """The keys of one partition that a write changes."""
-
-    pending: str
-    meta: str
-    seen: str
-
-
-class Place(NamedTuple):
-    """Where an operation goes: the number of its partition, its bucket in that, and the cell that it makes true, which
-    is empty for an append."""
-
-    partition: int
-    bucket: int
-    cell: CellKey
-
-
-class Outcome(enum.Enum):
-    """What became of one operation."""
-
-    ACCEPTED = "accepted"
-    FULL = "full"
-    """`max_pending` keys pend in its partition, and it is of another one: nothing was written."""
-    OUT_OF_RANGE = "out of range"
-    """A number would have left the range in which it can be buffered exactly: nothing was written."""
-
-
-_VERDICTS: Final = {ord("1"): Outcome.ACCEPTED, ord("0"): Outcome.FULL, ord("r"): Outcome.OUT_OF_RANGE}
-
-
-class Written(NamedTuple):
-    """What became of one operation, how many keys now pend in its partition, and how many disks or replicas have it."""
-
-    outcome: Outcome
-    pending: int
-    confirmed: int
-
-
-@dataclass(slots=True, eq=False)
-class _Many:
-    """What became of the operations that one caller has submitted together, as far as it is known."""
-
-    written: list[Any]
-    left: int
-
-
-_Item: TypeAlias = "tuple[Place, Op, asyncio.Future[Any], _Many | None, int]"
-
-
-class _Part:
-    """What goes to one partition in one call."""
-
-    __slots__ = ("buckets", "cells", "items", "raws")
-
-    def __init__(self) -> None:
-        self.items: list[_Item] = []
-        self.cells: list[CellKey] = []
-        self.raws: list[bytes] = []
-        self.buckets = bytearray()
+__all__ = ["Lanes"]
 
 
 class Lanes:
-    """The way of one strategy's operations into its partitions.
+    """Takes operations of concurrent callers to Redis.
 
     Args:
-        name: for the tasks and the repr.
-        script: merges into one partition.
-        together: merges into several in one command; None in a cluster, where their keys may not share one.
-        targets: the keys of each partition.
-        max_pending: most keys that may pend in one partition.
-        spread_above: how many of them stand in one hash before others go to their buckets.
-        send: runs the calls.
-        tries: how often a call without an answer is sent.
+        make: makes a lane, with a writer's id of its own.
+        count: how many.
     """
 
-    def __init__(
-        self,
-        name: str,
-        script: Script,
-        together: Script | None,
-        targets: Sequence[Target],
-        max_pending: int,
-        spread_above: int,
-        send: Send,
-        *,
-        tries: int = _TRIES,
-    ) -> None:
-        self._name = name
-        self._script = script
-        self._together = together
-        self._targets = targets
-        self._max_pending = max_pending
-        self._spread_above = spread_above
-        self._send = send
-        self._tries = tries
-        self._seq = 0
-        self._queue: deque[_Item] = deque()
-        self._owner = TaskOwner(f"{name}-writes")
-        self._pumping = False
-        self._closed = False
-        self._used: set[str] = set()
-        self._unsure = False  # whether a copy of a call may yet arrive
-
-    @staticmethod
-    def new_writer() -> str:
-        """An id that no other writer has."""
-        return new_token().hex()
+    def __init__(self, make: Callable[[], Lane], count: int) -> None:
+        self._lanes = tuple([make() for _ in range(count)])
+        self._count = count
 
     @property
     def waiting(self) -> int:
         """Operations that were not sent yet."""
-        return len(self._queue)
+        return sum(lane.waiting for lane in self._lanes)
 
     def forgettable(self) -> list[str]:
-        """The keys that remember this writer's calls, once more. After `aclose` nobody needs them, unless a call had no
-        answer at first, even if it had when sent again: its first copy may yet arrive, and would be merged."""
-        used = [] if self._unsure else sorted(self._used)
-        self._used.clear()
-        return used
+        """See `Lane.forgettable`."""
+        return [key for lane in self._lanes for key in lane.forgettable()]
 
     def open(self) -> None:
         """Lets operations in, again after `aclose`."""
-        self._closed = False
+        for lane in self._lanes:
+            lane.open()
 
     def submit_one(self, place: Place, op: Op) -> asyncio.Future[Written]:
         """Queues one operation; see `submit`."""
-        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            future.set_exception(self._refusal())
-        else:
-            self._queue.append((place, op, future, None, 0))
-            if not self._pumping:
-                self._begin()
-        return future
+        return self._lanes[place.partition % self._count].submit_one(place, op)
 
-    def submit(self, ops: Sequence[tuple[Place, Op]]) -> asyncio.Future[list[Written]]:
-        """Queues operations, each with its place; the future has what became of each, in order.
+    async def submit(self, ops: Sequence[tuple[Place, Op]]) -> list[Written]:
+        """Has operations merged, each at its place; returns what became of each, in order.
 
-        Its error is `StoreUnavailable`: no answer, or a refusal; some may have been merged.
+        Raises:
+            StoreUnavailable: no answer, or a refusal; some may have been merged.
         """
-        future: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            future.set_exception(self._refusal())
-        elif not ops:
-            future.set_result([])
-        else:
-            many = _Many([None] * len(ops), len(ops))
-            self._queue.extend([(place, op, future, many, at) for at, (place, op) in enumerate(ops)])
-            if not self._pumping:
-                self._begin()
-        return future
-
-    def _begin(self) -> None:
-        self._pumping = True
-        # It begins with the next turn of the loop: the other callers of this one are yet to come.
-        self._owner.start(self._pump()).add_done_callback(self._ended)
-
-    def _refusal(self) -> StoreUnavailable:
-        return StoreUnavailable(f"{self._name}: the buffer is closed")
+        shares: list[list[int]] = [[] for _ in self._lanes]
+        for at, (place, _) in enumerate(ops):
+            shares[place.partition % self._count].append(at)
+        asked = [(lane, share) for lane, share in zip(self._lanes, shares, strict=True) if share]
+        if len(asked) <= 1:
+            return await asked[0][0].submit(ops) if asked else []
+        # To the end of all of them: what is left of a call that has raised would be merged behind its caller's back.
+        answers = await asyncio.gather(
+            *(lane.submit([ops[at] for at in share]) for lane, share in asked), return_exceptions=True
+        )
+        became: dict[int, Written] = {}
+        for (_, share), answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            became.update(zip(share, answer, strict=True))
+        return [became[at] for at in range(len(ops))]
 
     async def aclose(self) -> None:
-        """Refuses what comes, and answers everybody: what was queued is still sent, within a bounded time."""
-        self._closed = True
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSING):
-                    await self._owner.join()
-        finally:
-            await self._owner.aclose()
-            self._fail(self._queue, StoreUnavailable(f"{self._name}: closed before it was written"))
-            self._queue.clear()
-
-    async def _pump(self) -> None:
-        while self._queue:
-            items = self._take()
-            if items:
-                try:
-                    await self._write(items)
-                except StoreUnavailable as error:
-                    # Those who waited meanwhile would wait for one timeout after the other.
-                    self._fail(items, error)
-                    self._fail(self._queue, error)
-                    self._queue.clear()
-                except BaseException as error:
-                    reason = error if isinstance(error, Exception) else StoreUnavailable(f"{self._name}: closed")
-                    self._fail(items, reason)
-                    raise
-            await asyncio.sleep(0)  # so that those who were answered can be in the next pipeline
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._pumping = False
-        if self._queue:
-            if self._closed or task.cancelled():
-                self._fail(self._queue, StoreUnavailable(f"{self._name}: closed before it was written"))
-                self._queue.clear()
-            else:  # somebody came after its last look, or it failed and was reported
-                self._begin()
-
-    def _take(self) -> list[_Item]:
-        items: list[_Item] = []
-        size = 0
-        queue = self._queue
-        while queue and len(items) < _MAX_OPS and size < _MAX_BYTES:
-            item = queue.popleft()
-            if not item[2].done():  # its caller was cancelled
-                items.append(item)
-                size += len(item[1].raw)
-        return items
-
-    async def _write(self, items: Sequence[_Item]) -> None:
-        parts: dict[int, _Part] = {}
-        for item in items:
-            (number, bucket, cell), op, *_ = item
-            part = parts.get(number)
-            if part is None:
-                part = parts[number] = _Part()
-            part.items.append(item)
-            part.raws.append(op.raw)
-            part.buckets.append(bucket)
-            if cell:
-                part.cells.append(cell)
-        self._seq += 1
-        calls = [self._call(number, part) for number, part in parts.items()]
-        if self._together is None or len(calls) == 1:
-            replies, confirmed = await self._sent(calls)
-        else:
-            shares = _shares(calls, [len(part.items) for part in parts.values()])
-            found, confirmed = await self._sent([self._shared(self._together, share) for share in shares])
-            replies = [
-                reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))
-            ]
-        for part, reply in zip(parts.values(), replies, strict=True):
-            if isinstance(reply, Exception):
-                self._fail(part.items, reply)
-                continue
-            verdicts, pending = reply
-            if len(verdicts) != len(part.items):
-                self._fail(
-                    part.items, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
-                )
-                continue
-            became = {verdict: Written(_VERDICTS[verdict], pending, confirmed) for verdict in {*verdicts}}
-            for (_, _, future, many, at), verdict in zip(part.items, verdicts, strict=True):
-                if many is None:
-                    if not future.done():
-                        future.set_result(became[verdict])
-                    continue
-                many.written[at] = became[verdict]
-                many.left -= 1
-                if not many.left and not future.done():
-                    future.set_result(many.written)
-
-    def _call(self, number: int, part: _Part) -> Call:
-        target = self._targets[number]
-        self._used.add(target.seen)
-        keys = (target.pending, target.meta, target.seen, *part.cells)
-        return Call(self._script, keys, (*self._settings(), b"".join(part.raws), bytes(part.buckets)))
-
-    def _settings(self) -> tuple[int, int, int, int]:
-        return self._seq, self._max_pending, _SEEN_MS, self._spread_above
-
-    def _shared(self, script: Script, calls: Sequence[Call]) -> Call:
-        if len(calls) == 1:
-            return calls[0]
-        args: list[Argument] = [*self._settings()]
-        for call in calls:
-            args += (len(call.keys), *call.args[-2:])
-        return Call(script, [key for call in calls for key in call.keys], args)
-
-    async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
-        attempt = 1
-        while True:
-            try:
-                return await self._send(calls)
-            except BaseException as error:
-                self._unsure = True
-                if not isinstance(error, StoreUnavailable):
-                    raise
-                # Without a cause nothing was sent: the circuit is open, or the store closed.
-                if attempt >= self._tries or error.__cause__ is None:
-                    raise
-            await asyncio.sleep(backoff(attempt, 0.02, 0.2))
-            attempt += 1
-
-    @staticmethod
-    def _fail(items: Sequence[_Item] | deque[_Item], error: Exception) -> None:
-        for item in items:
-            future = item[2]
-            if not future.done():
-                future.set_exception(copy_error(error))
+        """Refuses what comes, and answers everybody; see `Lane.aclose`."""
+        await gather(lane.aclose() for lane in self._lanes)
 
     def __repr__(self) -> str:
-        return f"Lanes({self._name!r}, waiting={len(self._queue)})"
-
-
-def _shares(calls: Sequence[Call], sizes: Sequence[int]) -> list[list[Call]]:
-    """Calls by the command that they share; `sizes` says how many operations each has."""
-    shares: list[list[Call]] = []
-    room = 0
-    for call, size in zip(calls, sizes, strict=True):
-        if size > room:
-            shares.append([])
-            room = _MAX_SHARED
-        shares[-1].append(call)
-        room -= size
-    return shares
-
-
-def _each(answer: Any, calls: int) -> Sequence[Any]:
-    """The replies of the calls that shared a command."""
-    if calls == 1 or isinstance(answer, Exception):
-        return [answer] * calls
-    return [_refused(reply) if isinstance(reply, Exception) else reply for reply in answer]
-
-
-def _refused(error: Exception) -> StoreUnavailable:
-    refused = StoreUnavailable(f"Redis: {type(error).__name__}: {error}")
-    refused.__cause__ = error
-    return refused
+        return f"Lanes({', '.join(map(repr, self._lanes))})"

@@ -19,7 +19,7 @@ from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
 from asynccache.steps import Invalidate, Step
 from asynccache.write_behind.buffer import Buffered, Frozen, PartitionStatus
-from asynccache.write_behind.lanes import Outcome, Written
+from asynccache.write_behind.lane import Outcome, Written
 from asynccache.write_behind.merging import merge
 from asynccache.write_behind.records import Op
 

@@ -11,7 +11,7 @@ from asynccache.errors import BufferFull, WriteRejected
 from asynccache.protocols import KeyValue
 from asynccache.supervision import backoff
 from asynccache.write_behind.buffer import Buffered
-from asynccache.write_behind.lanes import Outcome, Written
+from asynccache.write_behind.lane import Outcome, Written
 from asynccache.write_behind.records import Op
 
 __all__ = ["OnFull", "Overflow", "WriteThrough"]

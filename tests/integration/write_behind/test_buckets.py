@@ -16,7 +16,7 @@ from asynccache.keys import KeySpace
 from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Argument, Call
 from asynccache.write_behind.buffer import Buffer, Frozen
-from asynccache.write_behind.lanes import Outcome
+from asynccache.write_behind.lane import Outcome
 from asynccache.write_behind.records import Op, Records
 
 

@@ -21,7 +21,7 @@ from asynccache.keys import KeySpace
 from asynccache.protocols import Adjust, Append, Delete, Put
 from asynccache.stores.redis import RedisStore
 from asynccache.write_behind.buffer import Buffer
-from asynccache.write_behind.lanes import Outcome, Written
+from asynccache.write_behind.lane import Outcome, Written
 from asynccache.write_behind.memory_buffer import MemoryBuffer
 from asynccache.write_behind.records import Op, Records, parse_record
 from asynccache.write_behind.rows import Rows

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asynccache.write_behind.lanes import _shares
+from asynccache.write_behind.lane import _shares
 
 
 @pytest.mark.parametrize(
