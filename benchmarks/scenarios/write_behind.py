@@ -16,11 +16,12 @@ from redis.asyncio import Redis
 
 from asynccache import Cache, StoreUnavailable, WriteBehind, embedded
 from asynccache.codecs import codec_for
+from asynccache.entry import plain_tail
 from asynccache.postgres import PostgresTable
 from asynccache.stores.scripts import Call
 from asynccache.strategies.write_behind import PARTITIONS
 from asynccache.write_behind.buffer import Buffer
-from asynccache.write_behind.records import Records
+from asynccache.write_behind.records import Op, Records
 from asynccache.write_behind.rows import Rows
 from benchmarks.model import Context, Finding, Series, Target
 from benchmarks.scenarios.memory import resident_bytes
@@ -76,13 +77,27 @@ async def run(context: Context) -> Finding:
     increments = await race(
         context, {"asynccache increment": lambda at: scores.increment(at % _HOT, points=1)}, callers=_CALLERS
     )
-    bare_script = await _bare(context, cache)
+    records: Records[Score] = Records(codec_for(Score), Rows(Score, key=("id",)))
+    tail = plain_tail(codec_for(Score).fingerprint, ())
+    bare_script = await _bare(context, cache, "bare", lambda at: records.increment_op(at, {"points": 1}))
     increments.append(Series("bare batched script", [await bare_script(context.window) for _ in range(context.rounds)]))
+    bare_puts = await _bare(
+        context,
+        cache,
+        "bare puts",
+        lambda at: records.cached_put_op(at, codec_for(Score).pack(Score(at, at)), tail, (60_000, 60_000)),
+    )
+    puts.append(Series("bare batched script of puts", [await bare_puts(context.window) for _ in range(context.rounds)]))
     await scores.flush()
     flushes, updates, grown = await _flush(context, scores, pool)
     finding.series = [*puts, *increments, *flushes]
     others = {series.name: series for series in finding.series}
     bare = others["bare batched script"].median
+    alone = others["direct upsert, one connection"].median
+    finding.notes.append(
+        f"the script of puts alone, by one client that waits for each call of {_CALLERS}, is"
+        f" {others['bare batched script of puts'].median / alone:.1f} x one connection"
+    )
     for ours, target in (
         (puts[0], Target("put: at least 15 x one connection", at_least=15, against="direct upsert, one connection")),
         (puts[0], Target("put: at least 4 x a pool of 10", at_least=4, against="direct upsert, a pool of 10")),
@@ -120,10 +135,11 @@ async def _alone(pool: Any, context: Context) -> Any:
     return upsert
 
 
-async def _bare(context: Context, cache: Cache) -> Callable[[float], Awaitable[float]]:
-    """Increments per second of the script alone: the calls that a tick of all callers makes, again and again."""
+async def _bare(
+    context: Context, cache: Cache, name: str, make: Callable[[int], Op]
+) -> Callable[[float], Awaitable[float]]:
+    """Operations per second of the script alone: the calls that a tick of all callers makes, again and again."""
     client = await context.stack.enter_async_context(Redis.from_url(context.redis_url))
-    records: Records[Score] = Records(codec_for(Score), Rows(Score, key=("id",)))
     captured: list[Call] = []
 
     async def capture(calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
@@ -131,12 +147,12 @@ async def _bare(context: Context, cache: Cache) -> Callable[[float], Awaitable[f
         raise StoreUnavailable("taken down, and not sent")
 
     store: Any = cache.runtime.store
-    buffer = Buffer(store, cache.scope.space, "bare", partitions=PARTITIONS, max_pending=10_000, send=capture)
+    buffer = Buffer(store, cache.scope.space, name, partitions=PARTITIONS, max_pending=10_000, send=capture)
     await buffer.open()
     ticks = []
     for begin in range(0, _HOT - _CALLERS, _CALLERS):
         with suppress(StoreUnavailable):
-            await buffer.apply([records.increment_op(at, {"points": 1}) for at in range(begin, begin + _CALLERS)])
+            await buffer.apply([make(at) for at in range(begin, begin + _CALLERS)])
         ticks.append(list(captured))
         captured.clear()
     sha = await client.script_load(ticks[0][0].script.source)
