@@ -110,6 +110,7 @@ class Wires:
 
     def __init__(self, client: Redis, most: int) -> None:
         self._pool: Any = client.connection_pool
+        self._most = most
         self._turns = asyncio.Semaphore(most)
         self._idle: list[_Wire] = []
         self._open: set[_Wire] = set()
@@ -154,8 +155,9 @@ class Wires:
             return replies
 
     def open(self) -> None:
-        """Lets connections be kept, again after `aclose`."""
+        """Lets connections be kept, again after `aclose`; in any event loop."""
         self._closed = False
+        self._turns = asyncio.Semaphore(self._most)
 
     def drop_idle(self) -> None:
         """Closes those that nobody uses: after an outage they may be half-open, and each would cost a timeout."""

@@ -15,6 +15,7 @@ from redis.credentials import UsernamePasswordCredentialProvider
 
 from asynccache import embedded
 from asynccache.stores.redis import RedisStore
+from asynccache.stores.scripts import Call, Script
 from asynccache.stores.wires import Wires
 from tests.support.fixtures import StartServer
 from tests.support.gates import until
@@ -196,3 +197,16 @@ async def test_a_url_of_any_kind_is_served_without_the_pool(start_redis: StartSe
     pool = store.client.connection_pool  # type: ignore[union-attr]
     assert not pool._available_connections
     await store.aclose()
+
+
+def test_a_store_can_be_opened_again_in_another_loop(redis_url: str) -> None:
+    store = RedisStore(redis_url, max_connections=1)
+    script = Script.of("one", "return 1")
+
+    async def crowd() -> None:
+        await store.open()
+        assert await asyncio.gather(*(store.run_many([Call(script, (), ())]) for _ in range(10))) == [[1]] * 10
+        await store.aclose()
+
+    for _ in range(3):
+        asyncio.run(crowd())
