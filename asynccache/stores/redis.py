@@ -227,7 +227,7 @@ class RedisStore:
     async def _exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """One pipeline; the reply of each command, errors of the server among them."""
         if self._wires is not None:
-            return await self._wires.exchange(commands)
+            return await self._wires.exchange(commands, self._timeout)
         pipeline: Any = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
@@ -279,6 +279,8 @@ class RedisStore:
             raise StoreUnavailable("Redis: this store is closed")
         self._under_way += 1
         try:
+            if self._wires is not None:  # which see to the time themselves
+                return await command()
             async with asyncio.timeout(self._timeout), self._turns:
                 return await command()
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:

@@ -9,7 +9,8 @@ Invariant: a connection is used again only after exactly as many replies as comm
 ends an exchange (a timeout, a cancellation, bytes that are no reply, the end of the connection) closes it, since its
 late replies would be taken for answers to somebody else; and so do bytes that nobody has asked for.
 
-The time is not bounded here: whoever calls `exchange` does that.
+A reply that has arrived is not too late, though the event loop was held up for longer than the timeout: the loop looks
+at its sockets before its timers, and a timer here finds the answer done. `asyncio.timeout` would cancel who awaits it.
 """
 
 from __future__ import annotations
@@ -52,16 +53,28 @@ class _Wire(asyncio.Protocol):
         self._answer: asyncio.Future[list[Any]] | None = None
         self._replies: list[Any] = []
         self._expected = 0
+        self._timer: asyncio.TimerHandle | None = None
         self.usable = True
         self._among = among
         among.add(self)
 
-    def exchange(self, packed: bytes, replies: int) -> asyncio.Future[list[Any]]:
-        """Sends commands; the future has their replies, errors among them."""
+    def exchange(self, packed: bytes, replies: int, deadline: float) -> asyncio.Future[list[Any]]:
+        """Sends commands; the future has their replies, errors among them, or a `TimeoutError` at `deadline`."""
         answer: asyncio.Future[list[Any]] = self._loop.create_future()
         self._answer, self._replies, self._expected = answer, [], replies
+        self._timer = self._loop.call_at(deadline, self._expire)
         self._transport.write(packed)
         return answer
+
+    def end(self) -> None:
+        """To be called when nobody waits for the answer any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        if self._answer is not None:
+            self._fail(TimeoutError("no answer in time"))
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -129,30 +142,45 @@ class Wires:
         known = type(pool) in _POOLS and pool.connection_class in _CONNECTIONS
         return cls(client, most) if known and not pool.connection_kwargs.get("credential_provider") else None
 
-    async def exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    async def exchange(self, commands: Sequence[Sequence[Argument]], timeout: float) -> list[Any]:  # noqa: ASYNC109
         """Sends commands in one write, and reads their replies.
+
+        Args:
+            commands: a name and arguments each.
+            timeout: the longest all of it may take, in seconds.
 
         Returns:
             The reply of each; of one that the server refused, redis-py's `ResponseError`.
 
         Raises:
-            redis.exceptions.RedisError, OSError: no connection, or it was lost; each command may have run or not.
+            redis.exceptions.RedisError, OSError, TimeoutError: no connection, it was lost, or no answer in time; each
+                command may have run or not.
         """
         if not commands:
             return []
         packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]  # any Sequence
-        async with self._turns:
-            wire = self._take() or await self._connect()
+        deadline = asyncio.get_running_loop().time() + timeout
+        if self._turns.locked():
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        else:
+            await self._turns.acquire()  # which does not wait
+        try:
+            wire = self._take() or await self._connect(deadline)
             try:
-                replies = await wire.exchange(packed, len(commands))
+                replies = await wire.exchange(packed, len(commands), deadline)
             except BaseException:
                 wire.close()
                 raise
+            finally:
+                wire.end()
             if wire.usable and not self._closed:
                 self._idle.append(wire)
             else:
                 wire.close()
             return replies
+        finally:
+            self._turns.release()
 
     def open(self) -> None:
         """Lets connections be kept, again after `aclose`; in any event loop."""
@@ -183,10 +211,11 @@ class Wires:
             wire.close()
         return None
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self, deadline: float) -> _Wire:
         connection: Any = self._pool.make_connection()
         try:
-            await connection.connect()
+            async with asyncio.timeout_at(deadline):
+                await connection.connect()
             return _Wire(connection, self._open)
         except BaseException:
             await connection.disconnect(nowait=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Call, Script
 from asynccache.stores.wires import Wires
 from tests.support.fixtures import StartServer
-from tests.support.gates import until
+from tests.support.gates import PATIENCE, until
 from tests.support.proxy import Mode, Proxy
 
 
@@ -46,20 +47,20 @@ async def wires(redis_url: str, proxy: Proxy) -> AsyncIterator[Wires]:
 
 
 async def echo(wires: Wires, word: str) -> bytes:
-    (answer,) = await wires.exchange([("ECHO", word)])
+    (answer,) = await wires.exchange([("ECHO", word)], PATIENCE)
     return answer  # type: ignore[no-any-return]
 
 
 async def test_replies_come_in_the_order_of_the_commands_errors_among_them(wires: Wires, namespace: str) -> None:
     answers = await wires.exchange(
-        [("ECHO", "a"), ("LPUSH", namespace, 1), ("GET", namespace), ("ECHO", b"b"), ("GET", "-")]
+        [("ECHO", "a"), ("LPUSH", namespace, 1), ("GET", namespace), ("ECHO", b"b"), ("GET", "-")], PATIENCE
     )
     assert answers[:2] == [b"a", 1]
     assert isinstance(answers[2], redis.exceptions.ResponseError)
     assert "WRONGTYPE" in str(answers[2])
     assert answers[3:] == [b"b", None]
-    assert isinstance((await wires.exchange([("EVALSHA", "0" * 40, 0)]))[0], redis.exceptions.NoScriptError)
-    await wires.exchange([("DEL", namespace)])
+    assert isinstance((await wires.exchange([("EVALSHA", "0" * 40, 0)], PATIENCE))[0], redis.exceptions.NoScriptError)
+    await wires.exchange([("DEL", namespace)], PATIENCE)
 
 
 async def test_a_reply_that_comes_in_pieces_is_put_together(wires: Wires, proxy: Proxy) -> None:
@@ -94,6 +95,39 @@ async def test_a_late_reply_answers_nobody(wires: Wires, proxy: Proxy) -> None:
         assert await echo(wires, "next") == b"next"
 
 
+async def test_a_reply_that_arrived_while_the_loop_was_held_up_is_in_time(client: redis.asyncio.Redis) -> None:
+    """A handler that computes for longer than the timeout must not open the circuit."""
+    wires = Wires.of(client, 1)  # and no proxy, which this loop would hold up, too
+    assert wires is not None
+    await echo(wires, "before")
+    asked = asyncio.create_task(wires.exchange([("ECHO", "asked")], 0.05))
+    await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251 - holds the loop up
+    assert await asked == [b"asked"]
+    assert len(wires._open) == 1
+    await wires.aclose()
+
+
+@pytest.mark.parametrize("where", ["connecting", "waiting for its turn", "waiting for the answer"])
+async def test_no_answer_in_time_is_an_error_in_time(wires: Wires, proxy: Proxy, where: str) -> None:
+    if where != "connecting":
+        await asyncio.gather(*(echo(wires, "before") for _ in range(4)))
+    await proxy.set(Mode.BLACKHOLE)
+    crowd = [asyncio.create_task(echo(wires, "x")) for _ in range(4)] if where == "waiting for its turn" else []
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(PATIENCE / 2) as bound:
+            await wires.exchange([("ECHO", "asked")], 0.05)
+    assert not bound.expired()
+    for task in crowd:
+        task.cancel()
+    ended = await asyncio.gather(*crowd, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+    await proxy.set(Mode.PASS, cut=True)
+    wires.drop_idle()  # as whoever finds Redis back does
+    assert await echo(wires, "next") == b"next"
+
+
 async def test_bytes_that_nobody_asked_for_end_the_connection(wires: Wires) -> None:
     await echo(wires, "before")
     (wire,) = wires._idle
@@ -106,7 +140,7 @@ async def test_pushes_are_passed_over(redis_url: str, client: redis.asyncio.Redi
     async with redis.asyncio.Redis.from_url(redis_url, protocol=3) as modern:
         wires = Wires.of(modern, 1)
         assert wires is not None
-        await wires.exchange([("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", namespace)])
+        await wires.exchange([("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", namespace)], PATIENCE)
         (tracking,) = wires._open
         for at in range(20):
             await client.set(f"{namespace}:{at}", at)
@@ -157,7 +191,7 @@ async def test_more_exchanges_than_connections_take_turns(wires: Wires, proxy: P
 
 
 async def test_nothing_to_send_is_nothing_sent(wires: Wires, proxy: Proxy) -> None:
-    assert await wires.exchange([]) == []
+    assert await wires.exchange([], PATIENCE) == []
     assert proxy.accepted == 0
 
 
