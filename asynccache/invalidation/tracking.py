@@ -30,6 +30,9 @@ from asynccache.supervision import logger
 __all__ = ["Listener", "Tracker"]
 
 _CHUNK: Final = 65_536
+_GLANCE: Final = 0.02
+"""How long is looked once more for an answer that did not come, in seconds: where the event loop was held up for longer
+than the patience, the answer is there, and whoever waited for it was told of the timeout first."""
 _MORE: Final = object()
 """What the parser answers when it needs more bytes."""
 
@@ -106,16 +109,21 @@ class Tracker:
         command: Any = ("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
         writer.write(hiredis.pack_command(command))
         asked = "CLIENT TRACKING"  # what an answer is owed for
+        patience, again = self._timeout, False
         while True:
             try:
-                async with asyncio.timeout(self._timeout if asked == "CLIENT TRACKING" else self._silence):
+                async with asyncio.timeout(patience):
                     data = await reader.read(_CHUNK)
             except TimeoutError:
-                if asked:
+                if again:
                     raise StoreUnavailable(f"no answer to {asked}: the link is half-open, or Redis is stuck") from None
-                writer.write(hiredis.pack_command(("PING",)))
-                asked = "PING"
+                if asked:
+                    patience, again = _GLANCE, True
+                else:
+                    writer.write(hiredis.pack_command(("PING",)))
+                    asked = "PING"
                 continue
+            patience, again = self._silence, False
             if not data:
                 raise StoreUnavailable("Redis closed the connection that tracks changes")
             replies.feed(data)

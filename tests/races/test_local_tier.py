@@ -1,6 +1,7 @@
 """The local tier: nothing that was changed anywhere is served from this process's memory."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -259,6 +260,19 @@ async def test_a_half_open_link_turns_the_tier_off_and_it_comes_back(dedicated_r
             await until(lambda: entries.on, "back")
             await until(lambda: cache.health().ok, "healthy")
             await near(cache, key, lambda: cache.get("k"))
+
+
+async def test_an_event_loop_that_is_held_up_is_no_dead_link(tiered: Cache) -> None:
+    """A handler that computes for longer than the link may be silent must not empty the tier."""
+    entries = entries_of(tiered)
+    await until(lambda: entries.on, "tracking")
+    for _ in range(4):
+        time.sleep(0.6)  # noqa: ASYNC251 - holds the loop up: once to ask, and once while the answer arrives
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert entries.on
+    (tracking,) = tiered.health().services
+    assert tracking.restarts == 0
 
 
 @pytest.mark.one_loop
