@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from asynccache.errors import ConfigurationError, StoreUnavailable
@@ -17,6 +18,7 @@ from asynccache.stores.local import is_alive
 from asynccache.strategies.explaining import Explanation
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.verdicts import UNSURE
+from asynccache.templates import compile_around
 
 __all__ = [
     "BoundCachedMethod",
@@ -171,61 +173,95 @@ class Decorators:
         return decorate
 
 
+# What `FunctionEntry.call` does on a hit, without its frames, its question, and whatever else a hit can do without.
+_HIT_IN_REDIS: Final = """\
+async def wrapper{head}:
+    if not $runtime.usable:
+        raise $runtime.refusal()
+    $since = $moment()
+    $cell = {key}
+    try:
+        $found = await $cells.read(($cell, *$names))
+    except $StoreUnavailable:
+        $found = None
+    else:
+        $value = $quick($recipe, $names, $found)
+        if $value is not $UNSURE:
+            return $value
+    return await $go_on($question({args}, {kwargs}), $found, $since)
+"""
+
+# The same for a hit in the local tier: this is the path that has to cost nothing.
+_LOCAL_HIT: Final = """\
+async def wrapper{head}:
+    $kept = $entries.peek({key})
+    if (
+        $kept is not None
+        and $kept.deadline > $monotonic()
+        and (not $kept.marks or $is_alive($kept))
+        and ($kept.generations is $names or $kept.generations == $names)
+        and ($kept.fingerprint is $fingerprint or $kept.fingerprint == $fingerprint)
+    ):
+        $counters.local_hits += 1
+        if $kept.payload is None:
+            return $kept.value
+        if $kept.compressed:
+            return $unpack($kept.payload, True)
+        try:
+            return $plain_decode($kept.payload)
+        except Exception:
+            return $decode($kept.payload)  # which says what is the matter
+    $check()
+    return await $get($question({args}, {kwargs}))
+"""
+
+
 def _function(entry: FunctionEntry[R], function: Callable[P, Coroutine[Any, Any, R]]) -> CachedFunction[P, R]:
-    runtime, build, question, recipe = entry.runtime, entry.build, entry.question, entry.recipe
+    runtime, question, recipe = entry.runtime, entry.question, entry.recipe
     reader = runtime.reader
     entries, names = reader.entries, entry.fixed
     if names is None or not reader.direct:
 
         @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> R:
+        async def through_entry(*args: Any, **kwargs: Any) -> R:
             return await entry.call(*args, **kwargs)
 
-    elif entries is None:
-        # What the call above would do on a hit in Redis, without its frames and without a question.
-        cells, moment, quick, go_on = reader.cells, reader.moment, reader.looker.quick, reader.go_on
-
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> R:
-            if not runtime.usable:
-                raise runtime.refusal()
-            since, key = moment(), build(*args, **kwargs)
-            found: Sequence[bytes | None] | None
-            try:
-                found = await cells.read((key, *names))
-            except StoreUnavailable:
-                found = None
-            else:
-                value = quick(recipe, names, found)
-                if value is not UNSURE:
-                    return cast("R", value)
-            return cast("R", await go_on(question(args, kwargs), found, since))
-
+        wrapper: Any = through_entry
     else:
-        # What the call above would do on a local hit, without its frames: this is the path that has to cost nothing.
-        check, read, codec, counters = runtime.check, reader.get, recipe.codec, runtime.counters
-        fingerprint, decode, unpack, monotonic = codec.fingerprint, codec.decode, codec.unpack, entries.monotonic
-
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> R:
-            kept = entries.peek(build(*args, **kwargs))
-            if (
-                kept is not None
-                and kept.deadline > monotonic()
-                and (not kept.marks or is_alive(kept))
-                and (kept.generations is names or kept.generations == names)
-                and (kept.fingerprint is fingerprint or kept.fingerprint == fingerprint)
-            ):
-                counters.hits += 1
-                counters.local_hits += 1
-                value: R
-                if kept.payload is None:
-                    value = kept.value
-                else:
-                    value = unpack(kept.payload, True) if kept.compressed else decode(kept.payload)
-                return value
-            check()
-            return cast("R", await read(question(args, kwargs)))
+        name = f"<asynccache {function.__module__}.{function.__qualname__}>"
+        made = partial(compile_around, entry.build, entry.signature, name=name)
+        codec = recipe.codec
+        if entries is None:
+            wrapper = made(
+                source=_HIT_IN_REDIS,
+                runtime=runtime,
+                moment=reader.moment,
+                cells=reader.cells,
+                names=names,
+                recipe=recipe,
+                quick=reader.looker.quick,
+                UNSURE=UNSURE,
+                StoreUnavailable=StoreUnavailable,
+                go_on=reader.go_on,
+                question=question,
+            )
+        else:
+            wrapper = made(
+                source=_LOCAL_HIT,
+                entries=entries,
+                monotonic=entries.monotonic,
+                is_alive=is_alive,
+                names=names,
+                fingerprint=codec.fingerprint,
+                counters=runtime.counters,
+                unpack=codec.unpack,
+                plain_decode=codec.plain_decode,
+                decode=codec.decode,
+                check=runtime.check,
+                get=reader.get,
+                question=question,
+            )
+        functools.update_wrapper(wrapper, function)
 
     for name in (*_HANDLES, "outdated_by"):
         setattr(wrapper, name, getattr(entry, name))

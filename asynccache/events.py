@@ -109,7 +109,7 @@ class ChangesHealth:
 
 
 class Counters:
-    """The counters themselves, for the code that counts."""
+    """The counters themselves, for the code that counts. A local hit counts as such alone, and as a hit in `Stats`."""
 
     __slots__ = tuple(field.name for field in fields(Stats))
 
@@ -139,4 +139,6 @@ class Counters:
 
     def snapshot(self) -> Stats:
         """The values now."""
-        return Stats(**{name: getattr(self, name) for name in self.__slots__})
+        counted = {name: getattr(self, name) for name in self.__slots__}
+        counted["hits"] += counted["local_hits"]
+        return Stats(**counted)

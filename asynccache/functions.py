@@ -84,6 +84,7 @@ class FunctionEntry(Generic[R]):
         where = f"cached function {name}"
         scope = claims.scope
         signature = inspect.signature(function)
+        self.signature = signature
         self._function = function
         self._scope = scope
         self._runtime = scope.runtime

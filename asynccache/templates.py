@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import linecache
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -12,7 +13,14 @@ from typing import Any, Final
 from asynccache.errors import ConfigurationError, InvalidKey
 from asynccache.keys import LONGEST, KeySpace, encode_key, encode_part, escape, shorten
 
-__all__ = ["compile_call", "compile_template", "compile_templates", "default_template", "with_version"]
+__all__ = [
+    "compile_around",
+    "compile_call",
+    "compile_template",
+    "compile_templates",
+    "default_template",
+    "with_version",
+]
 
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.@+=:-]*").fullmatch
 _BORDER: Final = re.compile(r"[^A-Za-z0-9_.@+=%'~(),-]").search
@@ -174,13 +182,61 @@ def _pieces(template: str, signature: inspect.Signature, *, free: bool = False) 
     return pieces
 
 
+def compile_around(
+    build: Callable[..., str], signature: inspect.Signature, source: str, name: str, **names: Any
+) -> Callable[..., Any]:
+    """Makes a function with these parameters of a text: so a call needs no frame to make its key, and no tuple and dict
+    of its arguments.
+
+    Args:
+        build: makes the key of a call; from this module.
+        signature: the parameters.
+        source: of `def wrapper{head}:`. In it `{key}` is the key, `{args}` and `{kwargs}` are all arguments as a tuple
+            and a dict, and names that begin with `$` are its own: no parameter can be called the same.
+        name: what tracebacks call the text.
+        names: what the text uses, without the `$`.
+    """
+    scope, head = _scope(signature)
+    args, kwargs = [], []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            kwargs.append(f"**{parameter.name}")
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs.append(f"{parameter.name!r}: {parameter.name}")
+        else:
+            args.append(f"{'*' if parameter.kind is parameter.VAR_POSITIONAL else ''}{parameter.name}, ")
+    scope.update({f"__asynccache_{key}": value for key, value in names.items()})
+    code = source.replace("$", "__asynccache_")
+    for field, text in (
+        ("{head}", head),
+        ("{key}", build.__dict__["expression"]),
+        ("{args}", f"({''.join(args)})"),
+        ("{kwargs}", f"{{{', '.join(kwargs)}}}"),
+    ):
+        code = code.replace(field, text)
+    exec(compile(code, name, "exec"), scope)  # noqa: S102 - only names and checked text are in it
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)  # for tracebacks
+    made: Callable[..., Any] = scope["wrapper"]
+    return made
+
+
 def _compile(expression: str, signature: inspect.Signature, **names: Any) -> Callable[..., Any]:
-    """A function with these parameters that returns this expression of them."""
+    """A function with these parameters that returns this expression of them, which it has as an attribute, too."""
+    scope, head = _scope(signature)
+    scope.update(names)
+    code = f"def build{head}:\n    return {expression}\n"
+    exec(compile(code, "<asynccache template>", "exec"), scope)  # noqa: S102 - only names and checked text are in it
+    build: Callable[..., Any] = scope["build"]
+    build.__dict__["expression"] = expression
+    return build
+
+
+def _scope(signature: inspect.Signature) -> tuple[dict[str, Any], str]:
+    """What expressions of keys use, defaults among it; and the parameters as text."""
     scope: dict[str, Any] = {
         "__asynccache_part": encode_part,
         "__asynccache_key": encode_key,
         "__asynccache_short": _short,
-        **names,
     }
     parameters = []
     for at, parameter in enumerate(signature.parameters.values()):
@@ -189,11 +245,7 @@ def _compile(expression: str, signature: inspect.Signature, **names: Any) -> Cal
             scope[f"__asynccache_default{at}"] = default
             parameter = parameter.replace(default=_Name(f"__asynccache_default{at}"))  # noqa: PLW2901
         parameters.append(parameter.replace(annotation=parameter.empty))
-    head = str(inspect.Signature(parameters))
-    code = f"def build{head}:\n    return {expression}\n"
-    exec(compile(code, "<asynccache template>", "exec"), scope)  # noqa: S102 - only names and checked text are in it
-    build: Callable[..., Any] = scope["build"]
-    return build
+    return scope, str(inspect.Signature(parameters))
 
 
 class _Name:

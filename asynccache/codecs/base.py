@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from asynccache.codecs.compression import compress, decompress
@@ -65,6 +65,11 @@ class Codec(ABC, Generic[V]):
         Raises:
             DecodeError: bytes that are not a value of this type.
         """
+
+    @property
+    def plain_decode(self) -> Callable[[bytes], V]:
+        """`decode` with a frame less, where there is such a thing; what it raises may be anything."""
+        return self.decode
 
     def decode_all(self, payloads: Sequence[bytes]) -> list[V]:
         """Many values that `encode` wrote, in their order; for most types faster than one by one.

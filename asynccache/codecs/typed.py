@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -49,6 +49,10 @@ class TypedCodec(Codec[Any]):
         # A `__post_init__` of the user's may raise anything.
         except Exception as error:
             raise DecodeError(f"not a {self.type!r}: {error}") from error
+
+    @property
+    def plain_decode(self) -> Callable[[bytes], Any]:
+        return self._decode
 
     def decode_all(self, payloads: Sequence[bytes]) -> list[Any]:
         if all(payloads):

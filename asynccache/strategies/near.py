@@ -31,7 +31,6 @@ class Near:
 
     def hand_out(self, kept: Kept, question: Question[V]) -> V | None:
         """Its value, which the caller cannot change for others."""
-        self._count.hits += 1
         self._count.local_hits += 1
         value: V | None = kept.value
         return value if kept.payload is None else question.recipe.codec.unpack(kept.payload, kept.compressed)
