@@ -22,7 +22,7 @@ from asynccache.stores.scripts import Script
 from tests.support.fixtures import StartServer
 from tests.support.proxy import Mode, Proxy
 
-TIMEOUT = 0.3
+TIMEOUT = 0.5
 LEASE_MS = 60_000
 
 

@@ -28,8 +28,12 @@ class Account:
 
 
 @pytest.fixture
-async def accounts(database_url: str, schema: str, pool: Pool, tmp_path: Path) -> PostgresTable[Account]:
-    pgbench = shutil.which("pgbench") or str(postgres_programs(tmp_path, None) / "pgbench")
+def pgbench(tmp_path: Path) -> str:
+    return shutil.which("pgbench") or str(postgres_programs(tmp_path, None) / "pgbench")
+
+
+@pytest.fixture
+async def accounts(database_url: str, schema: str, pool: Pool, pgbench: str) -> PostgresTable[Account]:
     made = await asyncio.to_thread(
         subprocess.run,
         [pgbench, "-i", "-s", "1", "-q", database_url],
