@@ -49,6 +49,8 @@ class Codec(ABC, Generic[V]):
         self.type = type_
         self.fingerprint = fingerprint
         self._limits = limits
+        above = limits.max_value_bytes if limits.compress_above is None else limits.compress_above
+        self._plain_size = min(above, limits.max_value_bytes)
 
     @abstractmethod
     def encode(self, value: V) -> bytes:
@@ -87,6 +89,8 @@ class Codec(ABC, Generic[V]):
             ValueTooLarge: it is above `max_value_bytes`, or above what `unpack` would decompress.
         """
         payload = self.encode(value)
+        if len(payload) <= self._plain_size:
+            return Packed(payload, False)
         limits = self._limits
         size, compressed = len(payload), False
         if limits.compress_above is not None and limits.compress_above < size <= limits.max_decompressed_bytes:

@@ -7,11 +7,14 @@ from typing import Any
 
 import msgspec
 
-from asynccache.codecs.base import Codec, Limits, as_array
+from asynccache.codecs.base import Codec, Limits, Packed, as_array
 from asynccache.codecs.checks import checker, describe
 from asynccache.errors import DecodeError, EncodeError
 
 __all__ = ["TypedCodec"]
+
+_new = tuple.__new__
+"""Makes a named tuple in half the time."""
 
 
 class TypedCodec(Codec[Any]):
@@ -42,6 +45,17 @@ class TypedCodec(Codec[Any]):
         # An attribute that is not set, an int above 64 bits, a value that holds itself, a lone surrogate.
         except Exception as error:
             raise EncodeError(f"{describe(value)} cannot be encoded as {self.type!r}: {error}") from error
+
+    def pack(self, value: Any) -> Packed:
+        # The usual case without three frames; whatever is the matter is found there.
+        if self._check is None or self._check(value):
+            try:
+                payload = self._encode(value)
+            except Exception:  # noqa: BLE001 - `encode` says what it is
+                return super().pack(value)
+            if len(payload) <= self._plain_size:
+                return _new(Packed, (payload, False))
+        return super().pack(value)
 
     def decode(self, payload: bytes | memoryview) -> Any:
         try:

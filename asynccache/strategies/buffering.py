@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from redis.asyncio import RedisCluster
 
@@ -14,15 +14,17 @@ from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsD
 from asynccache.stores.guarded import GuardedStore
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Scope
+from asynccache.strategies.versions import VersionCounter
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import Buffer
-from asynccache.write_behind.lane import Written
+from asynccache.write_behind.lane import Outcome, Written
+from asynccache.write_behind.layout import Op
 from asynccache.write_behind.memory_buffer import MemoryBuffer
+from asynccache.write_behind.overflow import OnFull
 from asynccache.write_behind.ownership import Claims, RedisClaims
-from asynccache.write_behind.records import Op
 from asynccache.write_behind.safety import Durability, Safety, Unsafe, check_settings
 
-__all__ = ["Buffering", "Letters", "OpenedSink", "Receipt"]
+__all__ = ["Buffering", "Letters", "OpenedSink", "Receipt", "check_arguments"]
 
 _LOOK_SECONDS: Final = 30.0
 _RECORDED: Final = {"P": "put", "D": "delete", "I": "increment"}
@@ -43,6 +45,25 @@ class Receipt:
     confirmed: int
     pending: int
     written_through: int = 0
+
+
+def check_arguments(where: str, sink: object, on_full: object, version: object, **counts: object) -> None:
+    """Raises `ConfigurationError` for an argument that cannot work; `counts` must be positive ints."""
+    if not isinstance(sink, Sink):
+        raise ConfigurationError(
+            f"{where}: sink must have `async def apply(batch)`, as a PostgresTable has; {sink.__class__.__name__} has"
+            " not"
+        )
+    if on_full not in get_args(OnFull):
+        raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
+    if version is not None and not isinstance(version, VersionCounter):
+        raise ConfigurationError(
+            f"{where}: version must be a VersionCounter(): what pends is read under one key, whatever its version;"
+            " to leave entries behind give the strategy another name"
+        )
+    for what, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigurationError(f"{where}: {what}={count!r} must be a positive int")
 
 
 class Buffering:
@@ -185,6 +206,12 @@ class Buffering:
         """
         if self._safety is not None and (problem := self._safety.problem) is not None:
             raise DurabilityNotReached(problem)
+
+    def plain_receipt(self, written: Written) -> Receipt | None:
+        """What holds for one write, in the usual case; None if it was not taken, or `receipt` has more to do."""
+        last = self._last
+        usual = last is not None and last.pending == written.pending and self._runtime.recorder is None
+        return last if usual and written.outcome is Outcome.ACCEPTED else None
 
     def receipt(self, ops: Sequence[Op], written: Sequence[Written], through: int) -> Receipt:
         """What holds for writes that were taken; records them if the cache records.

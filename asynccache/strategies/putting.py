@@ -14,7 +14,8 @@ from asynccache.strategies.filling import new_value
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.verdicts import Recipe, storable
 from asynccache.tokens import new_token
-from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.layout import Op
+from asynccache.write_behind.records import Records
 
 __all__ = ["PutOps", "Recent"]
 
@@ -92,7 +93,8 @@ class PutOps(Generic[V]):
         recipe = self._recipe
         if seen.tail is None or (recipe.admit is not None and not recipe.admit.admits_put(self._cell(key), value)):
             return self._records.put_op(key, packed, None)
-        life = recipe.policy.with_ttl(ttl).life_ms()
+        policy = recipe.policy if ttl is None else recipe.policy.with_ttl(ttl)
+        life = policy.life_ms()
         if packed.compressed:
             readable = new_value(recipe, packed, new_token(), seen.generations, life)
             return self._records.put_op(key, packed, readable)

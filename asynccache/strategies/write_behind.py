@@ -11,20 +11,20 @@ from asynccache.keys import CellKey
 from asynccache.policy import Duration, seconds
 from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import EntryOptions, found_only
-from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt
+from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, check_arguments
 from asynccache.strategies.putting import PutOps
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Host
 from asynccache.strategies.sourced import Sourced
 from asynccache.strategies.sources import AnySource, Loading, model_of
-from asynccache.strategies.versions import VersionCounter
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import PartitionStatus
 from asynccache.write_behind.exact import ExactReads
 from asynccache.write_behind.flusher import Flusher, FlusherStats
-from asynccache.write_behind.lane import Outcome
+from asynccache.write_behind.lane import Written
+from asynccache.write_behind.layout import Op
 from asynccache.write_behind.overflow import OnFull, Overflow
-from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.records import Records
 from asynccache.write_behind.rows import Rows
 from asynccache.write_behind.safety import Durability, Unsafe
 
@@ -103,33 +103,22 @@ class WriteBehind(Sourced[V]):
         **options: Unpack[EntryOptions],
     ) -> None:
         where = f"WriteBehind {name!r}"
-        if not isinstance(sink, Sink):
-            raise ConfigurationError(
-                f"{where}: sink must have `async def apply(batch)`, as a PostgresTable has;"
-                f" {sink.__class__.__name__} has not"
-            )
-        for what, count in (
-            ("max_batch", max_batch),
-            ("max_batch_bytes", max_batch_bytes),
-            ("max_pending", max_pending),
-            ("partitions", partitions),
-            ("at_once", at_once),
-            ("replicas", replicas),
-        ):
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ConfigurationError(f"{where}: {what}={count!r} must be a positive int")
-        if on_full not in {"wait", "raise", "write_through"}:
-            raise ConfigurationError(f"{where}: on_full={on_full!r} must be 'wait', 'raise' or 'write_through'")
+        check_arguments(
+            where,
+            sink,
+            on_full,
+            options.get("version"),
+            max_batch=max_batch,
+            max_batch_bytes=max_batch_bytes,
+            max_pending=max_pending,
+            partitions=partitions,
+            at_once=at_once,
+            replicas=replicas,
+        )
         source = sink if source is None and isinstance(sink, Source) else source
-        if options.get("version") is not None and not isinstance(options["version"], VersionCounter):
-            raise ConfigurationError(
-                f"{where}: version must be a VersionCounter(): what pends is read under one key, whatever its version;"
-                " to leave entries behind give the strategy another name"
-            )
         super().__init__(cache, name, type=model_of(sink) if type is None else type, parts=(sink, source), **options)
         self._sink = sink
         self._drain = seconds(drain, "drain")
-        self._max_batch = max_batch
         rows: Rows[V] = Rows(self._recipe.codec.type, defaults, key=getattr(sink, "key_fields", ()))
         self._records: Records[V] = Records(self._recipe.codec, rows, self._recipe.upgrades)
         self._buffering = Buffering(
@@ -179,7 +168,7 @@ class WriteBehind(Sourced[V]):
             write_through=self._write_through,
             clock=self._runtime.clock,
         )
-        self._since_flush = 0
+        self._same_names = self._fixed if self._tags.late is None else None
         self._puts = PutOps(self._runtime, self._recipe, self._records, self.key)
         self._buffering.letters = self._letters.kept
         self._runtime.reports.append(self._health)
@@ -230,17 +219,26 @@ class WriteBehind(Sourced[V]):
         """
         if not self._ready:
             await self._prepare()
-        self._runtime.check()
+        if not self._runtime.usable:
+            raise self._runtime.refusal()
         packed = self._recipe.codec.pack(value)
-        names = self._names(key, value)
+        for check in self._checks:
+            check(key)
+        names = self._same_names or self._generations_of(key, value)
         seen = self._puts.recent(names) or await self._puts.read(names)
-        return await self._apply_one(self._puts.op(key, value, packed, seen, ttl))
+        op = self._puts.op(key, value, packed, seen, ttl)
+        self._buffering.refuse_unsafe()
+        written = await self._buffer.apply_one(op)
+        return self._taken(written) or await self._settled(op, written)
 
     async def put_many(self, values: Mapping[Any, V], *, ttl: Duration | None = None) -> Receipt:
         """Writes many entities, each for itself: after an error some may have been written. See `put`."""
         await self._prepare()
         pack = self._recipe.codec.pack
-        packed = [(key, value, pack(value), self._names(key, value)) for key, value in values.items()]
+        packed = []
+        for key, value in values.items():
+            self._cell(key)  # checks the key
+            packed.append((key, value, pack(value), self._generations_of(key, value)))
         every = tuple(dict.fromkeys(name for *_, names in packed for name in names))
         found = self._puts.recent(every) or await self._puts.read(every)
         seen = {names: self._puts.of({n: found.generations[n] for n in names}) for names in {one[3] for one in packed}}
@@ -342,35 +340,37 @@ class WriteBehind(Sourced[V]):
         stats = self._flusher.stats
         return self._buffering.health(ok=self._flusher.ok, lag=stats.lag, error=stats.last_error)
 
-    def _names(self, key: KeyValue, value: V) -> tuple[str, ...]:
-        self._cell(key)  # checks the key
-        return self._generations(key) if self._tags.late is None else self._generations_of(key, value)
-
     async def _adjust(
         self, make: Callable[[Any, Mapping[str, Number]], Op], key: KeyValue, columns: Mapping[str, Number]
     ) -> Receipt:
         await self._prepare()
-        self._cell(key)
+        for check in self._checks:
+            check(key)
         if self._source is not None and self._exact_source is None:
             raise ConfigurationError(
                 f"{self!r}: numbers can only be adjusted where a row can be read together with the ids of applied"
                 " batches: give a source with `async def load_exact(keys, batch_ids)`, as a PostgresTable has"
             )
-        return await self._apply_one(make(key, columns))
-
-    async def _apply_one(self, op: Op) -> Receipt:
+        op = make(key, columns)
         self._buffering.refuse_unsafe()
-        written = [await self._buffer.apply_one(op)]
-        through = 0 if written[0].outcome is Outcome.ACCEPTED else await self._overflow.settle((op,), written)
+        written = await self._buffer.apply_one(op)
+        return self._taken(written) or await self._settled(op, written)
+
+    def _taken(self, written: Written) -> Receipt | None:
+        receipt = self._buffering.plain_receipt(written)
+        if receipt is not None:
+            self._count(1)
+        return receipt
+
+    async def _settled(self, op: Op, one: Written) -> Receipt:
+        written = [one]
+        through = await self._overflow.settle((op,), written)
         self._count(1)
         return self._buffering.receipt((op,), written, through)
 
     def _count(self, writes: int) -> None:
         self._runtime.counters.writes += writes
-        self._since_flush += writes
-        if self._since_flush >= self._max_batch:
-            self._since_flush = 0
-            self._flusher.wake()
+        self._flusher.expect(writes)
 
     async def _apply(self, ops: Sequence[Op]) -> Receipt:
         self._buffering.refuse_unsafe()

@@ -24,19 +24,19 @@ both; and it takes any reader's lease away, so that no older row can be filled i
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
+from zlib import crc32
 
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
 from asynccache.stores.scripts import Call, Script, ScriptRunner, load_script
-from asynccache.write_behind.lane import Lane, Place, Send, Target, Written
+from asynccache.write_behind.lane import Lane, Send, Target, Written
 from asynccache.write_behind.lanes import Lanes
-from asynccache.write_behind.records import Op
+from asynccache.write_behind.layout import Op
 
 __all__ = ["Buffer", "Buffered", "Frozen", "PartitionStatus"]
 
@@ -49,7 +49,8 @@ _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
 
 def _whole(name: str, merge: str) -> Script:
     """The script that merges into several partitions, with the one in it that merges into one."""
-    beginning, rest = merge.split("-- From here on for one partition.\n")
+    beginning, rest = merge.split("-- From here on for one partition; in merge_all.lua, these are arguments.\n")
+    _, rest = rest.split("\n", 1)
     source = load_script(name, "asynccache.write_behind", prelude=None).source
     source = source.replace("-- The beginning of merge.lua stands here.", beginning)
     source = source.replace("-- The rest of merge.lua stands here.", rest)
@@ -127,10 +128,6 @@ class _Partition(NamedTuple):
     owner: str
 
 
-_KEPT_PLACES: Final = 10_000
-"""Keys whose place is remembered: counters are written again and again."""
-
-
 class Buffer:
     """The buffered writes of one strategy.
 
@@ -172,15 +169,21 @@ class Buffer:
         def lane() -> Lane:
             writer = Lane.new_writer()
             targets = [
-                Target(partition.pending, partition.meta, space.buffer(name, number, f"seen.{writer}"))
+                Target(
+                    partition.pending,
+                    partition.meta,
+                    space.buffer(name, number, f"seen.{writer}"),
+                    space.partition_cells(name, number),
+                )
                 for number, partition in enumerate(self._partitions)
             ]
             script = _MERGE_ALL if together else None
             return Lane(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
 
         self._lanes = Lanes(lane, min(_LANES, partitions))
+        self._lane_of = [self._lanes.of(number) for number in range(partitions)]
         self._cells = [space.partition_cells(name, number) for number in range(partitions)]
-        self._places: dict[type, dict[Any, Place]] = {int: {}, str: {}}
+        self._count = partitions
 
     async def open(self) -> None:
         """Checks that Redis holds as many partitions as are configured here.
@@ -248,27 +251,14 @@ class Buffer:
         ]
         return [*once, *spread, *(key for one in self._partitions for key in one)]
 
+    def partition_of(self, key: KeyValue) -> int:
+        """The number of the partition of a key."""
+        return self._spread(encode_key(key))[0]
+
     def cell(self, key: KeyValue) -> CellKey:
         """Where the readable value of a key stands: in the slot of its partition."""
-        return self._place(key).cell
-
-    def _place(self, key: KeyValue) -> Place:
-        known = self._places.get(type(key))
-        if known is not None and (found := known.get(key)) is not None:
-            return found
-        encoded = encode_key(key)
-        number, bucket = self._spread(encoded)
-        found = Place(number, bucket, CellKey(self._cells[number] + encoded))
-        if known is not None:
-            if len(known) >= _KEPT_PLACES:
-                known.clear()
-            known[key] = found
-        return found
-
-    def _placed(self, op: Op) -> tuple[Place, Op]:
-        if op.kind == "A":
-            return Place(*self._spread(op.field), CellKey()), op
-        return self._place(op.key), op
+        field = encode_key(key)
+        return CellKey(self._cells[self._spread(field)[0]] + field)
 
     async def _send(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
         return await self._store.run_many(calls), 0
@@ -284,18 +274,21 @@ class Buffer:
         Raises:
             StoreUnavailable: Redis did not acknowledge all of them; each may have been merged or not, but not twice.
         """
-        return await self._lanes.submit([self._placed(op) for op in ops])
+        return await self._lanes.submit([(*self._spread(op.field), op.raw) for op in ops])
 
     def apply_one(self, op: Op) -> asyncio.Future[Written]:
         """Merges one operation; see `apply`."""
-        return self._lanes.submit_one(*self._placed(op))
+        # As `_spread` says, without a frame more.
+        rest, number = divmod(crc32(op.field.encode()), self._count)
+        return self._lane_of[number].submit_one(number, rest % _BUCKETS + 1, op.raw)
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
         """What is buffered of each key; those of one partition are seen at one moment (up to 1,000 of them)."""
         by_partition: dict[int, list[tuple[int, str, Any]]] = {}
         for key in keys:
-            number, bucket, _ = self._place(key)
-            by_partition.setdefault(number, []).append((bucket, encode_key(key), key))
+            field = encode_key(key)
+            number, bucket = self._spread(field)
+            by_partition.setdefault(number, []).append((bucket, field, key))
         chunks = [
             (self._partitions[number], wanted[at : at + _LOOKUP_CHUNK])
             for number, wanted in by_partition.items()
@@ -317,12 +310,9 @@ class Buffer:
                 found[key] = Buffered(above or None, below or None, id_, acks)
         return found
 
-    def _number(self, field: str) -> int:
-        return self._spread(field)[0]
-
     def _spread(self, field: str) -> tuple[int, int]:
         """The partition and the bucket of a field."""
-        rest, number = divmod(zlib.crc32(field.encode()), len(self._partitions))
+        rest, number = divmod(crc32(field.encode()), self._count)
         return number, rest % _BUCKETS + 1
 
     async def freeze(self, number: int, max_batch: int, max_bytes: int = 0) -> Frozen | None:
@@ -372,9 +362,10 @@ class Buffer:
     async def overtake(self, key: KeyValue) -> bool:
         """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too, and hides
         the row until it is acknowledged."""
-        number, bucket, _ = self._place(key)
+        field = encode_key(key)
+        number, bucket = self._spread(field)
         keys = (self._partitions[number].batch, self._partitions[number].meta)
-        return bool(await self._store.run(_OVERTAKE, keys, (encode_key(key), bucket)))
+        return bool(await self._store.run(_OVERTAKE, keys, (field, bucket)))
 
     async def status(self, number: int) -> PartitionStatus:
         """How much of one partition waits."""

@@ -132,6 +132,7 @@ class Flusher(Generic[V]):
         self._sink = sink
         self._flush_every = flush_every
         self._max_batch = max_batch
+        self._expected = 0
         self._max_bytes = max_batch_bytes or 0
         self._on_rejected = on_rejected
         self._locks = [asyncio.Lock() for _ in range(buffer.partitions)]
@@ -180,6 +181,13 @@ class Flusher(Generic[V]):
     def ok(self) -> bool:
         """Whether nothing fails now."""
         return self._progress.ok
+
+    def expect(self, writes: int) -> None:
+        """Tells of so many new writes: after a batch of them it looks soon."""
+        self._expected += writes
+        if self._expected >= self._max_batch:
+            self._expected = 0
+            self._due.set()
 
     def wake(self) -> None:
         """Looks soon, because much pends."""

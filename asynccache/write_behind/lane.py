@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -24,13 +25,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from asynccache.errors import StoreUnavailable
-from asynccache.keys import CellKey
 from asynccache.stores.scripts import Argument, Call, Script
 from asynccache.supervision import TaskOwner, backoff, copy_error
 from asynccache.tokens import new_token
-from asynccache.write_behind.records import Op
 
-__all__ = ["Lane", "Outcome", "Place", "Send", "Target", "Written"]
+__all__ = ["Lane", "Outcome", "Placed", "Send", "Target", "Written"]
 
 _MAX_OPS: Final = 1000
 """In one pipeline: a script holds up everybody else on the server."""
@@ -46,20 +45,12 @@ Send: TypeAlias = Callable[[Sequence[Call]], Awaitable[tuple[Sequence[Any], int]
 
 
 class Target(NamedTuple):
-    """The keys of one partition that a write changes."""
+    """The keys of one partition that a write changes: three, and what those of its cells begin with."""
 
     pending: str
     meta: str
     seen: str
-
-
-class Place(NamedTuple):
-    """Where an operation goes: the number of its partition, its bucket in that, and the cell that it makes true, which
-    is empty for an append."""
-
-    partition: int
-    bucket: int
-    cell: CellKey
+    cells: str
 
 
 class Outcome(enum.Enum):
@@ -91,19 +82,11 @@ class _Many:
     left: int
 
 
-_Item: TypeAlias = "tuple[Place, Op, asyncio.Future[Any], _Many | None, int]"
+Placed: TypeAlias = tuple[int, int, bytes]
+"""The number of an operation's partition, its bucket in that, and the operation, as `lua/merge.lua` takes it."""
 
-
-class _Part:
-    """What goes to one partition in one call."""
-
-    __slots__ = ("buckets", "cells", "items", "raws")
-
-    def __init__(self) -> None:
-        self.items: list[_Item] = []
-        self.cells: list[CellKey] = []
-        self.raws: list[bytes] = []
-        self.buckets = bytearray()
+_Item: TypeAlias = "tuple[int, int, bytes, asyncio.Future[Any], _Many | None, int]"
+"""An operation that is `Placed`, and who waits for it."""
 
 
 class Lane:
@@ -169,30 +152,30 @@ class Lane:
         """Lets operations in, again after `aclose`."""
         self._closed = False
 
-    def submit_one(self, place: Place, op: Op) -> asyncio.Future[Written]:
-        """Queues one operation; see `submit`."""
-        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+    def submit_one(self, number: int, bucket: int, raw: bytes) -> asyncio.Future[Written]:
+        """Queues one operation, which is `Placed`; see `submit`."""
+        future: asyncio.Future[Written] = get_running_loop().create_future()
         if self._closed:
             future.set_exception(self._refusal())
         else:
-            self._queue.append((place, op, future, None, 0))
+            self._queue.append((number, bucket, raw, future, None, 0))
             if not self._pumping:
                 self._begin()
         return future
 
-    def submit(self, ops: Sequence[tuple[Place, Op]]) -> asyncio.Future[list[Written]]:
-        """Queues operations, each with its place; the future has what became of each, in order.
+    def submit(self, ops: Sequence[Placed]) -> asyncio.Future[list[Written]]:
+        """Queues operations; the future has what became of each, in order.
 
         Its error is `StoreUnavailable`: no answer, or a refusal; some may have been merged.
         """
-        future: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Written]] = get_running_loop().create_future()
         if self._closed:
             future.set_exception(self._refusal())
         elif not ops:
             future.set_result([])
         else:
             many = _Many([None] * len(ops), len(ops))
-            self._queue.extend([(place, op, future, many, at) for at, (place, op) in enumerate(ops)])
+            self._queue.extend([(*op, future, many, at) for at, op in enumerate(ops)])
             if not self._pumping:
                 self._begin()
         return future
@@ -244,50 +227,50 @@ class Lane:
                 self._begin()
 
     def _take(self) -> list[_Item]:
-        items: list[_Item] = []
-        size = 0
         queue = self._queue
+        if len(queue) <= _MAX_OPS:  # the usual case, in a fraction of the time
+            items = [item for item in queue if not item[3].done()]
+            if sum([len(item[2]) for item in items]) < _MAX_BYTES:
+                queue.clear()
+                return items
+        items, size = [], 0
         while queue and len(items) < _MAX_OPS and size < _MAX_BYTES:
             item = queue.popleft()
-            if not item[2].done():  # its caller was cancelled
+            if not item[3].done():  # its caller was cancelled
                 items.append(item)
-                size += len(item[1].raw)
+                size += len(item[2])
         return items
 
     async def _write(self, items: Sequence[_Item]) -> None:
-        parts: dict[int, _Part] = {}
+        parts: dict[int, list[_Item]] = {}
         for item in items:
-            (number, bucket, cell), op, *_ = item
-            part = parts.get(number)
+            part = parts.get(item[0])
             if part is None:
-                part = parts[number] = _Part()
-            part.items.append(item)
-            part.raws.append(op.raw)
-            part.buckets.append(bucket)
-            if cell:
-                part.cells.append(cell)
+                parts[item[0]] = [item]
+            else:
+                part.append(item)
         self._seq += 1
         calls = [self._call(number, part) for number, part in parts.items()]
         if self._together is None or len(calls) == 1:
             replies, confirmed = await self._sent(calls)
         else:
-            shares = _shares(calls, [len(part.items) for part in parts.values()])
+            shares = _shares(calls, [len(part) for part in parts.values()])
             found, confirmed = await self._sent([self._shared(self._together, share) for share in shares])
             replies = [
                 reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))
             ]
         for part, reply in zip(parts.values(), replies, strict=True):
             if isinstance(reply, Exception):
-                self._fail(part.items, reply)
+                self._fail(part, reply)
                 continue
             verdicts, pending = reply
-            if len(verdicts) != len(part.items):
+            if len(verdicts) != len(part):
                 self._fail(
-                    part.items, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
+                    part, StoreUnavailable(f"{self._name}: the outcome of a write is unknown: a newer one is in")
                 )
                 continue
             became = {verdict: Written(_VERDICTS[verdict], pending, confirmed) for verdict in {*verdicts}}
-            for (_, _, future, many, at), verdict in zip(part.items, verdicts, strict=True):
+            for (_, _, _, future, many, at), verdict in zip(part, verdicts, strict=True):
                 if many is None:
                     if not future.done():
                         future.set_result(became[verdict])
@@ -297,11 +280,11 @@ class Lane:
                 if not many.left and not future.done():
                     future.set_result(many.written)
 
-    def _call(self, number: int, part: _Part) -> Call:
+    def _call(self, number: int, part: Sequence[_Item]) -> Call:
         target = self._targets[number]
         self._used.add(target.seen)
-        keys = (target.pending, target.meta, target.seen, *part.cells)
-        return Call(self._script, keys, (*self._settings(), b"".join(part.raws), bytes(part.buckets)))
+        raw, buckets = b"".join([item[2] for item in part]), bytes([item[1] for item in part])
+        return Call(self._script, target[:3], (*self._settings(), target.cells, raw, buckets))
 
     def _settings(self) -> tuple[int, int, int, int]:
         return self._seq, self._max_pending, _SEEN_MS, self._spread_above
@@ -311,7 +294,7 @@ class Lane:
             return calls[0]
         args: list[Argument] = [*self._settings()]
         for call in calls:
-            args += (len(call.keys), *call.args[-2:])
+            args += call.args[4:]
         return Call(script, [key for call in calls for key in call.keys], args)
 
     async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
@@ -332,7 +315,7 @@ class Lane:
     @staticmethod
     def _fail(items: Sequence[_Item] | deque[_Item], error: Exception) -> None:
         for item in items:
-            future = item[2]
+            future = item[3]
             if not future.done():
                 future.set_exception(copy_error(error))
 

@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from asynccache.supervision import gather
-from asynccache.write_behind.lane import Lane, Place, Written
-from asynccache.write_behind.records import Op
+from asynccache.write_behind.lane import Lane, Placed, Written
 
 __all__ = ["Lanes"]
 
@@ -43,19 +42,19 @@ class Lanes:
         for lane in self._lanes:
             lane.open()
 
-    def submit_one(self, place: Place, op: Op) -> asyncio.Future[Written]:
-        """Queues one operation; see `submit`."""
-        return self._lanes[place.partition % self._count].submit_one(place, op)
+    def of(self, partition: int) -> Lane:
+        """The lane of a partition."""
+        return self._lanes[partition % self._count]
 
-    async def submit(self, ops: Sequence[tuple[Place, Op]]) -> list[Written]:
-        """Has operations merged, each at its place; returns what became of each, in order.
+    async def submit(self, ops: Sequence[Placed]) -> list[Written]:
+        """Has operations merged; returns what became of each, in order.
 
         Raises:
             StoreUnavailable: no answer, or a refusal; some may have been merged.
         """
         shares: list[list[int]] = [[] for _ in self._lanes]
-        for at, (place, _) in enumerate(ops):
-            shares[place.partition % self._count].append(at)
+        for at, (partition, _, _) in enumerate(ops):
+            shares[partition % self._count].append(at)
         asked = [(lane, share) for lane, share in zip(self._lanes, shares, strict=True) if share]
         if len(asked) <= 1:
             return await asked[0][0].submit(ops) if asked else []

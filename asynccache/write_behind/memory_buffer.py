@@ -20,8 +20,8 @@ from asynccache.protocols import KeyValue
 from asynccache.steps import Invalidate, Step
 from asynccache.write_behind.buffer import Buffered, Frozen, PartitionStatus
 from asynccache.write_behind.lane import Outcome, Written
+from asynccache.write_behind.layout import Op
 from asynccache.write_behind.merging import merge
-from asynccache.write_behind.records import Op
 
 __all__ = ["Cells", "MemoryBuffer"]
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import decimal
 
 from asynccache.protocols import Adjustment
+from asynccache.write_behind.layout import Op, Record, parse_record
 from asynccache.write_behind.numbers import EXACT, FLOAT, WIDE, pack_column, parse_columns
-from asynccache.write_behind.records import Op, Record, parse_record
 
 __all__ = ["merge"]
 
 
 def merge(old: bytes | None, op: Op) -> bytes | None:
     """The record after `op`; None if a number would leave the range in which it is exact."""
+    record = op.record()
     if op.kind == "I":
-        return _adjusted(Record(b"N", op.head, {}) if old is None else parse_record(old), op.adjustments)
-    base = op.kind.encode()
+        if old is None:
+            return record
+        return _adjusted(parse_record(old), record[5 + int.from_bytes(record[1:5], "big") :])
     if op.kind == "P" and old is not None and old[:1] in {b"D", b"R"}:
-        base = b"R"
-    return Record(base, op.head, {}).pack()
+        return b"R" + record[1:]
+    return record
 
 
 def _adjusted(old: Record, more: bytes) -> bytes | None:

@@ -12,7 +12,7 @@ from asynccache.protocols import KeyValue
 from asynccache.supervision import backoff
 from asynccache.write_behind.buffer import Buffered
 from asynccache.write_behind.lane import Outcome, Written
-from asynccache.write_behind.records import Op
+from asynccache.write_behind.layout import Op
 
 __all__ = ["OnFull", "Overflow", "WriteThrough"]
 

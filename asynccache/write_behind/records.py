@@ -1,20 +1,14 @@
-"""How buffered writes are kept in Redis.
+"""The operations of one strategy, encoded on their way into the buffer, and read when they come out of it.
 
-A record holds all that is to be done to one key:
-
-    base         N only adjusted, P put, R put after a delete, D deleted, A appended
-    head         4 bytes length, then what Lua does not read: key value, fingerprint, compressed, encoded value
-    adjustments  of numeric columns, after the base (see numbers.py)
-
-`lua/merge.lua` merges an operation into the record that pends for its key; `merging.py` says the same in Python.
+`layout.py` says how they look. `lua/merge.lua` merges an operation into the record that pends for its key; `merging.py`
+says the same in Python.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -27,6 +21,21 @@ from asynccache.errors import ConfigurationError, DecodeError, EncodeError
 from asynccache.keys import encode_key
 from asynccache.protocols import Adjust, Adjustment, Append, Delete, Halves, Number, Put, Puts, Write
 from asynccache.tokens import new_token
+from asynccache.write_behind.layout import (
+    CELL,
+    NO_CELL,
+    NO_VALUE,
+    SIZE,
+    EncodedKey,
+    Head,
+    Op,
+    Record,
+    bin_size,
+    head_begin,
+    parse_record,
+    record_of,
+    sized,
+)
 from asynccache.write_behind.numbers import (
     CEILING,
     EXACT,
@@ -34,13 +43,11 @@ from asynccache.write_behind.numbers import (
     FLOOR,
     amount,
     column_head,
-    pack_column,
     pack_number,
-    parse_columns,
 )
 from asynccache.write_behind.rows import Rows
 
-__all__ = ["Op", "Record", "Records", "parse_record"]
+__all__ = ["Records"]
 
 V = TypeVar("V")
 
@@ -48,100 +55,13 @@ _KEPT_KEYS: Final = 10_000
 """Keys whose encoding is remembered: counters are written again and again."""
 
 
-class _Head(msgspec.Struct, array_like=True, frozen=True):
-    key: bytes
-    fingerprint: bytes = b""
-    compressed: bool = False
-    payload: bytes = b""
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Head).decode
+_decode = msgspec.msgpack.Decoder(Head).decode
 _decode_any = msgspec.msgpack.Decoder().decode
-_SIZE: Final = struct.Struct(">I").pack
 _SIZES_OF_PUT: Final = struct.Struct(">IcI").pack
-_LIFE: Final = struct.Struct(">QQ").pack
 _NO_COST: Final = bytes(4)
 _INT64: Final = 2**63
-
-
-class _Key:
-    """A key's encodings: its field, itself in a head, and the field as part of an `Op`."""
-
-    __slots__ = ("_bare", "field", "key", "part")
-
-    def __init__(self, field: str, key: bytes) -> None:
-        self.field = field
-        self.key = key
-        self.part = _part(field.encode())
-        self._bare: tuple[bytes, bytes] | None = None
-
-    @property
-    def bare(self) -> tuple[bytes, bytes]:
-        """The head that holds no value; and what a record begins with that has it, but for its base."""
-        if self._bare is None:
-            head = _encode(_Head(self.key))
-            self._bare = head, _part(head)
-        return self._bare
-
-
-def _part(raw: bytes) -> bytes:
-    return _SIZE(len(raw)) + raw
-
-
-class Op(NamedTuple):
-    """One operation, encoded: nothing can fail any more on the way into the buffer.
-
-    Attributes:
-        key: the key value; None for an append, which has no readable cell.
-        field: names the record in its partition.
-        kind: P put, D delete, I adjusted, A appended.
-        head: of its record.
-        adjustments: of its record.
-        raw: all of that, and the readable value, as `lua/merge.lua` takes it.
-    """
-
-    key: Any
-    field: str
-    kind: str
-    head: bytes
-    adjustments: bytes
-    raw: bytes
-
-    def record(self) -> bytes:
-        """What it becomes where nothing pends for its key."""
-        base = b"N" if self.kind == "I" else self.kind.encode()
-        return _packed(base, self.head) + self.adjustments
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record, taken apart: base, head, and kind and adjustment by column."""
-
-    base: bytes
-    head: bytes
-    columns: Mapping[str, tuple[bytes, Adjustment]]
-
-    def pack(self) -> bytes:
-        """The record again."""
-        columns = b"".join(pack_column(name, kind, adjustment) for name, (kind, adjustment) in self.columns.items())
-        return _packed(self.base, self.head) + columns
-
-
-def parse_record(raw: bytes) -> Record:
-    """Takes a record apart.
-
-    Raises:
-        DecodeError: it is none.
-    """
-    base, size = raw[:1], int.from_bytes(raw[1:5], "big")
-    if base not in {b"N", b"P", b"R", b"D", b"A"} or len(raw) < 5 + size:
-        raise DecodeError(f"a buffered write of the unknown kind {base!r}: it is damaged, or a newer version's")
-    return Record(base, raw[5 : 5 + size], parse_columns(raw, 5 + size))
-
-
-def _packed(base: bytes, head: bytes) -> bytes:
-    return base + len(head).to_bytes(4, "big") + head
+_new = tuple.__new__  # makes a named tuple in half the time
 
 
 class Records(Generic[V]):
@@ -165,23 +85,25 @@ class Records(Generic[V]):
         for (_, shape), upgrader in (upgrades or {}).items():
             self._upgraders.setdefault(shape, []).append(upgrader)
         self._rows: Rows[V] = Rows(codec.type) if rows is None else rows
-        self._cell_head = _part(plain_head(codec.id))
+        self._cell_head = plain_head(codec.id) + _NO_COST
+        self._plain = bin_size(len(codec.fingerprint)) + codec.fingerprint + b"\xc2"  # not compressed
+        self._plain_of = [self._plain + bin_size(size) for size in range(256)]
+        self._compressed = self._plain[:-1] + b"\xc3"
         # Key values need no model, but their type must survive: 1 is not "1".
         self._keys: Codec[Any] = codec_for(Any)
         self._columns: dict[tuple[str, int], tuple[type, bytes, bytes]] = {}
-        self._known: dict[type, dict[Any, _Key]] = {int: {}, str: {}}
+        self._known: dict[type, dict[Any, EncodedKey]] = {int: {}, str: {}}
 
     def put_op(self, key: Any, packed: Packed, readable: NewValue | None) -> Op:
         """Replaces the row; `readable` goes into the cell, which is emptied without."""
-        known = self._key(key)
-        head = self._value_head(known.key, packed)
-        record = _part(_packed(b"P", head))
+        field, part, begin = self._key(key)
+        record = sized(record_of(b"P", self._head_with(begin, packed)))
         if readable is None:
-            raw = b"Q%b%b" % (known.part, record)
+            cell = NO_CELL
         else:
-            cell, life = _part(readable.head()) + _part(readable.rest()), _LIFE(readable.fresh_ms, readable.dead_ms)
-            raw = b"P%b%b%b%b" % (known.part, record, cell, life)
-        return Op(key, known.field, "P", head, b"", raw)
+            rest = readable.head() + readable.rest()
+            cell = CELL(16 + len(rest), readable.fresh_ms, readable.dead_ms) + rest
+        return Op(key, field, "P", b"P%b%b%b" % (part, record, cell))
 
     def cached_put_op(self, key: Any, packed: Packed, tail: bytes, life: tuple[int, int]) -> Op:
         """Replaces the row, and what is cached of it.
@@ -194,35 +116,38 @@ class Records(Generic[V]):
         """
         if packed.compressed:
             raise ValueError("its head is another one: use `put_op`")
-        known, payload = self._key(key), packed.payload
-        head = self._value_head(known.key, packed)
+        (field, part, begin), payload = self._key(key), packed.payload
+        size = len(payload)
+        value = self._plain_of[size] if size < 256 else self._plain + bin_size(size)
+        head = len(begin) + len(value) + size
         raw = b"".join(
             (
                 b"P",
-                known.part,
-                _SIZES_OF_PUT(len(head) + 5, b"P", len(head)),
-                head,
+                part,
+                _SIZES_OF_PUT(head + 5, b"P", head),
+                begin,
+                value,
+                payload,
+                CELL(32 + len(tail) + size, *life),
                 self._cell_head,
-                _SIZE(12 + len(tail) + len(payload)),
-                _NO_COST,
                 new_token(),
                 tail,
                 payload,
-                _LIFE(*life),
             )
         )
-        return Op(key, known.field, "P", head, b"", raw)
+        return _new(Op, (key, field, "P", raw))
 
     def delete_op(self, key: Any) -> Op:
         """Removes the row."""
-        known = self._key(key)
-        head, sized = known.bare
-        return Op(key, known.field, "D", head, b"", b"D%b%b" % (known.part, _part(b"D" + sized)))
+        field, part, begin = self._key(key)
+        record = sized(record_of(b"D", begin + NO_VALUE))
+        return Op(key, field, "D", b"D%b%b%b" % (part, record, NO_CELL))
 
     def append_op(self, packed: Packed) -> Op:
         """Adds a row that has no key yet."""
-        field, head = uuid4().hex, self._value_head(self._key(None).key, packed)
-        return Op(None, field, "A", head, b"", b"A%b%b" % (_part(field.encode()), _part(_packed(b"A", head))))
+        field, head = uuid4().hex, self._head_with(self._key(None)[2], packed)
+        raw = b"A%b%b%b" % (sized(field.encode()), sized(record_of(b"A", head)), NO_CELL)
+        return Op(None, field, "A", raw)
 
     def increment_op(self, key: Any, columns: Mapping[str, Number]) -> Op:
         """Adds to columns.
@@ -243,7 +168,7 @@ class Records(Generic[V]):
     def _adjust_op(self, key: Any, columns: Mapping[str, Number], flags: int) -> Op:
         if not columns:
             raise ConfigurationError("no column is named: write such as increment(key, points=1)")
-        known = self._key(key)
+        field, part, begin = self._key(key)
         packed = b""
         for column, value in columns.items():
             known_column = self._columns.get((column, flags))
@@ -251,9 +176,8 @@ class Records(Generic[V]):
                 known_column = self._column(column, flags, key)
             type_, kind, before = known_column
             packed += before + pack_number(kind, amount(column, value, type_))
-        head, sized = known.bare
-        raw = b"I%b%bN%b%b" % (known.part, _SIZE(1 + len(sized) + len(packed)), sized, packed)
-        return Op(key, known.field, "I", head, packed, raw)
+        record = sized(record_of(b"N", begin + NO_VALUE) + packed)
+        return _new(Op, (key, field, "I", b"I%b%b%b" % (part, record, NO_CELL)))
 
     def _column(self, column: str, flags: int, key: Any) -> tuple[type, bytes, bytes]:
         """Type and kind of a column, and what stands before its number: with bounds, nothing is added."""
@@ -263,21 +187,26 @@ class Records(Generic[V]):
         self._columns[column, flags] = found = (type_, kind, before)
         return found
 
-    def _key(self, key: Any) -> _Key:
+    def _key(self, key: Any) -> EncodedKey:
         known = self._known.get(type(key))
         if known is not None and (found := known.get(key)) is not None:
             return found
-        small = type(key) is int and -_INT64 <= key < _INT64  # which the codec writes like this, too
-        found = _Key(encode_key(key), _encode(key) if small else self._keys.pack(key).payload)
+        if type(key) is int and -_INT64 <= key < _INT64:
+            field, packed = str(key), _encode(key)  # as `encode_key` and the codec write it
+            raw = field.encode()
+            found = (field, SIZE(len(raw)) + raw, b"\x94\xc4%c%b" % (len(packed), packed))
+        else:
+            field = encode_key(key)
+            found = (field, sized(field.encode()), head_begin(self._keys.pack(key).payload))
         if known is not None:
             if len(known) >= _KEPT_KEYS:
                 known.clear()
             known[key] = found
         return found
 
-    def _value_head(self, key: bytes, packed: Packed) -> bytes:
-        # Not `Packed.compressed` of the key: keys are too short.
-        return _encode(_Head(key, self._codec.fingerprint, packed.compressed, packed.payload))
+    def _head_with(self, begin: bytes, packed: Packed) -> bytes:
+        payload = packed.payload
+        return begin + (self._compressed if packed.compressed else self._plain) + bin_size(len(payload)) + payload
 
     def writes(self, records: Sequence[bytes]) -> Sequence[Write[V]]:
         """What many records ask the database for, in their order. Where all are plain puts of this version of the
@@ -333,9 +262,9 @@ class Records(Generic[V]):
             parsed = parse_record(record)
             if parsed.base == b"N" or not parsed.columns:
                 return None
-            head = _encode(_Head(self._head(parsed.head).key))
+            head = _encode(Head(self._head(parsed.head).key))
             rest = Record(b"N", head, parsed.columns).pack()
-            return Halves(self.write(_packed(parsed.base, parsed.head)), self.write(rest), rest)
+            return Halves(self.write(record_of(parsed.base, parsed.head)), self.write(rest), rest)
         except DecodeError:  # no defaults any more, for a row to adjust
             return None
 
@@ -356,7 +285,7 @@ class Records(Generic[V]):
             return self._rows.adjusted(self._default(key) if below is None else below, key, columns)
         return self._based(base, key, head, columns)
 
-    def _based(self, base: bytes, key: Any, head: _Head, columns: Mapping[str, Adjustment]) -> V | None:
+    def _based(self, base: bytes, key: Any, head: Head, columns: Mapping[str, Adjustment]) -> V | None:
         if base != b"D":
             value = self._value(head)
         elif columns:
@@ -365,7 +294,7 @@ class Records(Generic[V]):
             return None
         return self._rows.adjusted(value, key, columns) if columns else value
 
-    def _value(self, head: _Head) -> V:
+    def _value(self, head: Head) -> V:
         failed: DecodeError | None = None
         for upgrader in self._upgraders.get(head.fingerprint, ()):
             try:
@@ -384,13 +313,13 @@ class Records(Generic[V]):
         except ConfigurationError as error:
             raise DecodeError(f"a buffered adjustment of a row that does not exist: {error}") from error
 
-    def _head(self, raw: bytes) -> _Head:
+    def _head(self, raw: bytes) -> Head:
         try:
             return _decode(raw)
         except msgspec.MsgspecError as error:
             raise DecodeError(f"not a buffered write: {error}") from error
 
-    def _read(self, record: bytes) -> tuple[bytes, Any, _Head, dict[str, Adjustment]]:
+    def _read(self, record: bytes) -> tuple[bytes, Any, Head, dict[str, Adjustment]]:
         parsed = parse_record(record)
         head = self._head(parsed.head)
         key = self._keys.unpack(head.key, False)

@@ -21,7 +21,8 @@ from asynccache.postgres import PostgresTable
 from asynccache.stores.scripts import Call
 from asynccache.strategies.write_behind import PARTITIONS
 from asynccache.write_behind.buffer import Buffer
-from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.layout import Op
+from asynccache.write_behind.records import Records
 from asynccache.write_behind.rows import Rows
 from benchmarks.model import Context, Finding, Series, Target
 from benchmarks.scenarios.memory import resident_bytes

@@ -15,7 +15,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from asynccache.codecs import codec_for
-from asynccache.keys import KeySpace, encode_key
+from asynccache.keys import KeySpace
 from asynccache.postgres import PostgresTable
 from asynccache.protocols import Batch
 from asynccache.stores.redis import RedisStore
@@ -108,7 +108,7 @@ class World:
 
     def keys(self, partition: int) -> Iterator[int]:
         """Keys in a partition, from the smallest on."""
-        return (key for key in count() if self.buffer._number(encode_key(key)) == partition)
+        return (key for key in count() if self.buffer.partition_of(key) == partition)
 
     async def put(self, partition: int, count_: int = 1, *, skip: int = 0, n: int = 0) -> list[int]:
         """Writes so many keys of a partition, beginning after the first `skip`; returns them."""

@@ -17,7 +17,8 @@ from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Argument, Call
 from asynccache.write_behind.buffer import Buffer, Frozen
 from asynccache.write_behind.lane import Outcome
-from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.layout import Op
+from asynccache.write_behind.records import Records
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from asynccache.protocols import Adjust, Append, Delete, Put
 from asynccache.stores.redis import RedisStore
 from asynccache.write_behind.buffer import Buffer
 from asynccache.write_behind.lane import Outcome, Written
+from asynccache.write_behind.layout import Op, parse_record
 from asynccache.write_behind.memory_buffer import MemoryBuffer
-from asynccache.write_behind.records import Op, Records, parse_record
+from asynccache.write_behind.records import Records
 from asynccache.write_behind.rows import Rows
 
 INT64 = 2**63 - 1
@@ -291,18 +292,18 @@ async def test_a_partition_that_refuses_leaves_those_that_share_its_command_alon
     store: RedisStore, redis: Redis, namespace: str
 ) -> None:
     buffer = Buffer(store, KeySpace((namespace,)), "score", partitions=4, max_pending=100)
-    broken = buffer._place(0).partition
+    broken = buffer.partition_of(0)
     await redis.set(buffer._partitions[broken].pending, "no hash")
     ops = {key: RECORDS.increment_op(key, {"points": 1}) for key in range(40)}
     results = await asyncio.gather(*(buffer.apply_one(op) for op in ops.values()), return_exceptions=True)
     for key, result in zip(ops, results, strict=True):
-        if buffer._place(key).partition == broken:
+        if buffer.partition_of(key) == broken:
             assert isinstance(result, StoreUnavailable)
             assert "WRONGTYPE" in str(result)
         else:
             assert isinstance(result, Written)
             assert result.outcome is Outcome.ACCEPTED
-    taken = [key for key in ops if buffer._place(key).partition != broken]
+    taken = [key for key in ops if buffer.partition_of(key) != broken]
     found = await buffer.lookup(taken)
     assert {RECORDS.fold(None, found[key].pending) for key in taken} == {Score(points=1)}
 

@@ -16,7 +16,8 @@ from asynccache.stores.redis import RedisStore
 from asynccache.stores.scripts import Call
 from asynccache.write_behind.buffer import Buffer
 from asynccache.write_behind.lane import Outcome
-from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.layout import Op
+from asynccache.write_behind.records import Records
 from asynccache.write_behind.rows import Rows
 from tests.support.gates import Gate, until
 
@@ -72,7 +73,7 @@ async def buffer(way: Way, namespace: str) -> AsyncIterator[Buffer]:
 
 def keys_of(buffer: Buffer, lane: int, count: int) -> list[int]:
     """Keys whose partitions belong to a lane."""
-    return [key for key in range(1000) if buffer._place(key).partition % 2 == lane][:count]
+    return [key for key in range(1000) if buffer.partition_of(key) % 2 == lane][:count]
 
 
 def increment(key: int) -> Op:
@@ -196,3 +197,36 @@ async def test_closing_answers_the_callers_of_both_lanes_and_forgets_what_redis_
             await buffer.apply([increment(key) for key in keys_of(buffer, lane, 1)])
     with pytest.raises(StoreUnavailable, match="closed"):
         await buffer.apply([increment(key) for key in range(40)])
+
+
+async def two_of_each(buffer: Buffer) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Two keys of each of two partitions that share commands; the first of each is written."""
+    first, second = ([key for key in range(1000) if buffer.partition_of(key) == at][:2] for at in (0, 2))
+    await buffer.apply([increment(first[0])])
+    await buffer.apply([increment(second[0])])
+    return (first[0], first[1]), (second[0], second[1])
+
+
+async def test_a_full_partition_refuses_its_writes_behind_one_that_takes_them_in_the_same_command(
+    way: Way, namespace: str
+) -> None:
+    buffer = Buffer(way._store, KeySpace((namespace,)), "score", partitions=4, max_pending=1, send=way)
+    await buffer.open()
+    (full, refused), (other, also_refused) = await two_of_each(buffer)
+    written = await buffer.apply([increment(key) for key in (full, refused, also_refused, other)])
+    assert [one.outcome for one in written] == [Outcome.ACCEPTED, Outcome.FULL, Outcome.FULL, Outcome.ACCEPTED]
+    assert [await points(buffer, key) for key in (full, refused, also_refused, other)] == [2, 0, 0, 2]
+    await buffer.aclose()
+
+
+async def test_what_one_partition_spreads_over_buckets_does_not_spread_another_in_the_same_command(
+    way: Way, namespace: str
+) -> None:
+    space = KeySpace((namespace,))
+    buffer = Buffer(way._store, space, "score", partitions=4, max_pending=9, spread_above=1, send=way)
+    await buffer.open()
+    (first, spread), (second, _) = await two_of_each(buffer)
+    assert await buffer.freeze(2, 10) is not None  # so that there is room in the hash of all
+    await buffer.apply([increment(key) for key in (spread, second)])
+    assert [await points(buffer, key) for key in (first, spread, second)] == [1, 1, 1]
+    await buffer.aclose()

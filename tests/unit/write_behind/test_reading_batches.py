@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from asynccache.codecs import Packed, codec_for
 from asynccache.errors import DecodeError
 from asynccache.protocols import Put, Puts
+from asynccache.write_behind.layout import Op
 from asynccache.write_behind.merging import merge
-from asynccache.write_behind.records import Op, Records
+from asynccache.write_behind.records import Records
 from asynccache.write_behind.rows import Rows
 
 
