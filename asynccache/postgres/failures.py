@@ -51,6 +51,7 @@ _SCHEMA_STATES = frozenset({
     "428C9",  # a column that is generated now
     "3F000",  # undefined schema
 })  # fmt: skip
+_PREPARED_STATES = frozenset({"26000", "42P05"})  # no such prepared statement, or there is one of this name
 _ENCODING = (client_errors.DataError, OverflowError, UnicodeError)
 _LONGEST_REASON = 2000
 
@@ -142,6 +143,8 @@ def _refused(error: asyncpg.PostgresError, what: str, *, write: bool) -> Excepti
         return SchemaMismatch(f"{text}: the table is not what it was when it was opened")
     if _is_of_a_row(error):
         return WriteRejected(text) if write else InvalidKey(text)
+    if state in _PREPARED_STATES:
+        text += ": behind a pgbouncer before 1.21, connect with statement_cache_size=0"
     return DatabaseUnavailable(text)
 
 

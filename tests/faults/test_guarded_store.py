@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
@@ -23,13 +22,6 @@ from tests.support.proxy import Mode, Proxy
 TIMEOUT = 0.2
 ME, OTHER = b"-- me --", b"-other--"
 LONG = 60_000
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    target = urlsplit(redis_url)
-    async with Proxy.to(target.hostname or "127.0.0.1", target.port or 6379) as proxy:
-        yield proxy
 
 
 @pytest.fixture

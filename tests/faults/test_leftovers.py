@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -25,13 +23,6 @@ LEASE = 10.0
 PUT = Put(NewValue(b"given up", 60_000, 60_000, b"12345678"))
 SOON = LEASE / 4
 """Seconds: far below the lease that a test would otherwise wait for, and enough for a busy machine."""
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    target = urlsplit(redis_url)
-    async with Proxy.to(target.hostname or "127.0.0.1", target.port or 6379) as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -44,13 +42,6 @@ async def until(state: Any, what: str) -> None:
                 await asyncio.sleep(0.002)
     except TimeoutError:
         pytest.fail(f"never came: {what}")
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    target = urlsplit(redis_url)
-    async with Proxy.to(target.hostname or "127.0.0.1", target.port or 6379) as running:
-        yield running
 
 
 async def trouble(proxy: Proxy, how: str) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis as sync_redis
@@ -38,13 +37,6 @@ async def store(redis_url: str) -> AsyncIterator[RedisStore]:
 async def own_redis(start_redis: StartServer) -> embedded.Server:
     """A server whose statistics and scripts are this test's alone."""
     return await start_redis()
-
-
-@pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
-    target = urlsplit(redis_url)
-    async with Proxy.to(target.hostname or "127.0.0.1", target.port or 6379) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -16,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from asynccache import embedded
+from tests.support.proxy import Proxy
 from tests.support.services import Choice
 
 REDIS_SERVER_VARIABLE = "ASYNCCACHE_TEST_REDIS_SERVER"
@@ -49,6 +51,14 @@ async def redis_of_the_test(redis_url: str, namespace: str, services: Choice) ->
 
 def redis_client(url: str) -> Redis:
     return Redis.from_url(url, socket_timeout=10)
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    """A way to the shared Redis that can be slow, cut or held up."""
+    target = urlsplit(redis_url)
+    async with Proxy.to(target.hostname or "127.0.0.1", target.port or 6379) as running:
+        yield running
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@
 -- reply { a verdict for each write ('1' accepted, '0' the buffer is full, 'r' a number left its range), pending };
 --       the verdicts are '' if a newer call was here before
 -- A record is: base (N only adjusted, P put, R put after a delete, D deleted, A appended), length of the head (4), head,
--- adjustments; see records.py and numbers.py.
+-- adjustments; see layout.py and numbers.py.
 local call, sub, byte, pack, unpack_ = redis.call, string.sub, string.byte, struct.pack, struct.unpack
 local UNIT, LIMIT = 1e9, 1e15
 local PUT, ADJUSTED, APPENDED, DELETED, ANEW = byte('P'), byte('I'), byte('A'), byte('D'), byte('R')

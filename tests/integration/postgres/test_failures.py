@@ -337,3 +337,16 @@ async def test_a_write_that_is_refused_leaves_the_connection_clean(users: Postgr
         assert [refused.at for refused in (await users.apply(Batch(writes, id=uuid4()))).rejected] == [0]
     await assert_pool_is_good(pool)
     assert await rows(pool) == [(1, "a")]
+
+
+async def test_prepared_statements_that_a_pooler_lost_are_told_with_what_helps(database_url: str, schema: str) -> None:
+    # As in a pgbouncer before 1.21, which hands each transaction another session.
+    options: dict[str, Any] = {"min_size": 1, "max_size": 1, "server_settings": {"search_path": schema}}
+    async with asyncpg.create_pool(database_url, **options) as pool:
+        await make_users(pool)
+        table = PostgresTable(pool, "users", key="id", model=User)
+        await table.open()
+        await table.load_many([1, 2])
+        await pool.execute("DEALLOCATE ALL")
+        with pytest.raises(DatabaseUnavailable, match=r"26000.*pgbouncer.*statement_cache_size=0"):
+            await table.load_many([1, 2])
