@@ -88,6 +88,9 @@ Placed: TypeAlias = tuple[int, int, bytes]
 _Item: TypeAlias = "tuple[int, int, bytes, asyncio.Future[Any], _Many | None, int]"
 """An operation that is `Placed`, and who waits for it."""
 
+_Part: TypeAlias = "tuple[int, list[_Item]]"
+"""A partition's number, and what goes there."""
+
 
 class Lane:
     """The way of one strategy's operations into its partitions.
@@ -250,12 +253,12 @@ class Lane:
             else:
                 part.append(item)
         self._seq += 1
-        calls = [self._call(number, part) for number, part in parts.items()]
-        if self._together is None or len(calls) == 1:
-            replies, confirmed = await self._sent(calls)
+        every = list(parts.items())
+        if self._together is None:
+            replies, confirmed = await self._sent([self._call(self._script, (one,)) for one in every])
         else:
-            shares = _shares(calls, [len(part) for part in parts.values()])
-            found, confirmed = await self._sent([self._shared(self._together, share) for share in shares])
+            shares = [every] if len(items) <= _MAX_SHARED else _shares(every)
+            found, confirmed = await self._sent([self._call(self._together, share) for share in shares])
             replies = [
                 reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))
             ]
@@ -280,22 +283,15 @@ class Lane:
                 if not many.left and not future.done():
                     future.set_result(many.written)
 
-    def _call(self, number: int, part: Sequence[_Item]) -> Call:
-        target = self._targets[number]
-        self._used.add(target.seen)
-        raw, buckets = b"".join([item[2] for item in part]), bytes([item[1] for item in part])
-        return Call(self._script, target[:3], (*self._settings(), target.cells, raw, buckets))
-
-    def _settings(self) -> tuple[int, int, int, int]:
-        return self._seq, self._max_pending, _SEEN_MS, self._spread_above
-
-    def _shared(self, script: Script, calls: Sequence[Call]) -> Call:
-        if len(calls) == 1:
-            return calls[0]
-        args: list[Argument] = [*self._settings()]
-        for call in calls:
-            args += call.args[4:]
-        return Call(script, [key for call in calls for key in call.keys], args)
+    def _call(self, script: Script, parts: Sequence[_Part]) -> Call:
+        keys: list[str] = []
+        args: list[Argument] = [self._seq, self._max_pending, _SEEN_MS, self._spread_above]
+        for number, items in parts:
+            pending, meta, seen, cells = self._targets[number]
+            self._used.add(seen)
+            keys += (pending, meta, seen)
+            args += (cells, b"".join([item[2] for item in items]), bytes([item[1] for item in items]))
+        return Call(script, keys, args)
 
     async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
         attempt = 1
@@ -323,23 +319,24 @@ class Lane:
         return f"Lane({self._name!r}, waiting={len(self._queue)})"
 
 
-def _shares(calls: Sequence[Call], sizes: Sequence[int]) -> list[list[Call]]:
-    """Calls by the command that they share; `sizes` says how many operations each has."""
-    shares: list[list[Call]] = []
+def _shares(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Parts by the command that they share."""
+    shares: list[list[_Part]] = []
     room = 0
-    for call, size in zip(calls, sizes, strict=True):
+    for part in parts:
+        size = len(part[1])
         if size > room:
             shares.append([])
             room = _MAX_SHARED
-        shares[-1].append(call)
+        shares[-1].append(part)
         room -= size
     return shares
 
 
-def _each(answer: Any, calls: int) -> Sequence[Any]:
-    """The replies of the calls that shared a command."""
-    if calls == 1 or isinstance(answer, Exception):
-        return [answer] * calls
+def _each(answer: Any, parts: int) -> Sequence[Any]:
+    """The replies to the parts that shared a command."""
+    if isinstance(answer, Exception):
+        return [answer] * parts
     return [_refused(reply) if isinstance(reply, Exception) else reply for reply in answer]
 
 

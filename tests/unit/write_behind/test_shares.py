@@ -1,4 +1,4 @@
-"""Which calls share a command."""
+"""Which partitions share a command."""
 
 from __future__ import annotations
 
@@ -21,6 +21,5 @@ def test_a_command_holds_two_hundred_writes_at_most_unless_one_partition_has_mor
     sizes: list[int], shares: list[list[int]]
 ) -> None:
     """A script holds up everybody else on the server."""
-    calls: Any = sizes
-    found: Any = _shares(calls, sizes)
-    assert found == shares
+    parts: Any = [(number, [None] * size) for number, size in enumerate(sizes)]
+    assert [[len(items) for _, items in share] for share in _shares(parts)] == shares
