@@ -59,8 +59,8 @@ async def run(context: Context) -> Finding:
         database_url = server.url
         waits = await asyncio.to_thread(_sync_seconds, Path(folder))
         notes.append(
-            f"a direct upsert waits until the disk says that it has it, which takes {waits * 1e6:,.0f} µs here (median of"
-            f" {_SYNCS} fsync)"
+            f"a direct upsert waits until the disk says that it has it: {waits * 1e6:,.0f} µs here (median of {_SYNCS}"
+            " calls of fsync)"
         )
     pool = await context.stack.enter_async_context(asyncpg.create_pool(database_url, min_size=10, max_size=10))
     await pool.execute("DROP TABLE IF EXISTS bench_scores, asynccache_batch, asynccache_dead_letter")
