@@ -33,7 +33,7 @@ from zlib import crc32
 from asynccache.errors import ConfigurationError, StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.stores.scripts import Call, Script, ScriptRunner, load_script
+from asynccache.stores.scripts import Call, ScriptRunner, load_script
 from asynccache.write_behind.lane import Lane, Send, Target, Written
 from asynccache.write_behind.lanes import Lanes
 from asynccache.write_behind.layout import Op
@@ -47,19 +47,8 @@ _FREEZE, _ACK, _STATUS, _LOOKUP, _SETUP, _FORGET, _OVERTAKE = (
 )
 
 
-def _whole(name: str, merge: str) -> Script:
-    """The script that merges into several partitions, with the one in it that merges into one."""
-    beginning, rest = merge.split("-- From here on for one partition; in merge_all.lua, these are arguments.\n")
-    _, rest = rest.split("\n", 1)
-    source = load_script(name, "asynccache.write_behind", prelude=None).source
-    source = source.replace("-- The beginning of merge.lua stands here.", beginning)
-    source = source.replace("-- The rest of merge.lua stands here.", rest)
-    return Script.of(name, source)._replace(many=None)
-
-
 # Each call of it is a command of its own: one that is refused must not be repeated with others that were not.
 _MERGE: Final = load_script("merge", "asynccache.write_behind", prelude=None)._replace(many=None)
-_MERGE_ALL: Final = _whole("merge_all", _MERGE.source)
 _LOOKUP_CHUNK: Final = 1000
 _BUCKETS: Final = 64  # as in freeze.lua
 _LOOKS: Final = 20
@@ -177,13 +166,11 @@ class Buffer:
                 )
                 for number, partition in enumerate(self._partitions)
             ]
-            script = _MERGE_ALL if together else None
-            return Lane(name, _MERGE, script, targets, max_pending, spread_above, send or self._send)
+            return Lane(name, _MERGE, targets, max_pending, spread_above, send or self._send, together=together)
 
         self._lanes = Lanes(lane, min(_LANES, partitions))
         self._lane_of = [self._lanes.of(number) for number in range(partitions)]
         self._cells = [space.partition_cells(name, number) for number in range(partitions)]
-        self._count = partitions
 
     async def open(self) -> None:
         """Checks that Redis holds as many partitions as are configured here.
@@ -264,7 +251,7 @@ class Buffer:
         return await self._store.run_many(calls), 0
 
     async def apply(self, ops: Sequence[Op]) -> list[Written]:
-        """Merges operations, those of one key in their order; each for itself, in one call a partition.
+        """Merges operations, those of one key in their order; each for itself.
 
         A caller that is cancelled cannot know whether its operations were merged.
 
@@ -279,7 +266,7 @@ class Buffer:
     def apply_one(self, op: Op) -> asyncio.Future[Written]:
         """Merges one operation; see `apply`."""
         # As `_spread` says, without a frame more.
-        rest, number = divmod(crc32(op.field.encode()), self._count)
+        rest, number = divmod(crc32(op.field.encode()), len(self._lane_of))
         return self._lane_of[number].submit_one(number, rest % _BUCKETS + 1, op.raw)
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
@@ -312,7 +299,7 @@ class Buffer:
 
     def _spread(self, field: str) -> tuple[int, int]:
         """The partition and the bucket of a field."""
-        rest, number = divmod(crc32(field.encode()), self._count)
+        rest, number = divmod(crc32(field.encode()), len(self._partitions))
         return number, rest % _BUCKETS + 1
 
     async def freeze(self, number: int, max_batch: int, max_bytes: int = 0) -> Frozen | None:

@@ -1,5 +1,5 @@
-"""Takes operations of concurrent callers to Redis: one pipeline at a time, with one call for each partition. Calls
-share a command, unless Redis is a cluster; one that is refused leaves the others alone.
+"""Takes operations of concurrent callers to Redis: one pipeline at a time. Partitions share a command, unless Redis is
+a cluster; one that is refused leaves the others alone.
 
 Invariant: each operation that was acknowledged was merged exactly once, and one without an answer at most once.
 
@@ -97,12 +97,12 @@ class Lane:
 
     Args:
         name: for the tasks and the repr.
-        script: merges into one partition.
-        together: merges into several in one command; None in a cluster, where their keys may not share one.
+        script: merges into partitions.
         targets: the keys of each partition.
         max_pending: most keys that may pend in one partition.
         spread_above: how many of them stand in one hash before others go to their buckets.
         send: runs the calls.
+        together: whether partitions share commands, which they cannot in a cluster.
         tries: how often a call without an answer is sent.
     """
 
@@ -110,12 +110,12 @@ class Lane:
         self,
         name: str,
         script: Script,
-        together: Script | None,
         targets: Sequence[Target],
         max_pending: int,
         spread_above: int,
         send: Send,
         *,
+        together: bool = True,
         tries: int = _TRIES,
     ) -> None:
         self._name = name
@@ -253,15 +253,9 @@ class Lane:
             else:
                 part.append(item)
         self._seq += 1
-        every = list(parts.items())
-        if self._together is None:
-            replies, confirmed = await self._sent([self._call(self._script, (one,)) for one in every])
-        else:
-            shares = [every] if len(items) <= _MAX_SHARED else _shares(every)
-            found, confirmed = await self._sent([self._call(self._together, share) for share in shares])
-            replies = [
-                reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))
-            ]
+        shares = _shares(list(parts.items()), _MAX_SHARED if self._together else 0)
+        found, confirmed = await self._sent([self._call(share) for share in shares])
+        replies = [reply for answer, share in zip(found, shares, strict=True) for reply in _each(answer, len(share))]
         for part, reply in zip(parts.values(), replies, strict=True):
             if isinstance(reply, Exception):
                 self._fail(part, reply)
@@ -283,7 +277,7 @@ class Lane:
                 if not many.left and not future.done():
                     future.set_result(many.written)
 
-    def _call(self, script: Script, parts: Sequence[_Part]) -> Call:
+    def _call(self, parts: Sequence[_Part]) -> Call:
         keys: list[str] = []
         args: list[Argument] = [self._seq, self._max_pending, _SEEN_MS, self._spread_above]
         for number, items in parts:
@@ -291,7 +285,7 @@ class Lane:
             self._used.add(seen)
             keys += (pending, meta, seen)
             args += (cells, b"".join([item[2] for item in items]), bytes([item[1] for item in items]))
-        return Call(script, keys, args)
+        return Call(self._script, keys, args)
 
     async def _sent(self, calls: Sequence[Call]) -> tuple[Sequence[Any], int]:
         attempt = 1
@@ -319,15 +313,15 @@ class Lane:
         return f"Lane({self._name!r}, waiting={len(self._queue)})"
 
 
-def _shares(parts: Sequence[_Part]) -> list[list[_Part]]:
-    """Parts by the command that they share."""
+def _shares(parts: Sequence[_Part], most: int) -> list[list[_Part]]:
+    """Parts by the command that they share, which holds so many operations unless one part alone has more."""
     shares: list[list[_Part]] = []
     room = 0
     for part in parts:
         size = len(part[1])
         if size > room:
             shares.append([])
-            room = _MAX_SHARED
+            room = most
         shares[-1].append(part)
         room -= size
     return shares

@@ -26,7 +26,6 @@ __all__ = [
     "CELL",
     "NO_CELL",
     "NO_VALUE",
-    "SIZE",
     "EncodedKey",
     "Head",
     "Op",
@@ -38,7 +37,7 @@ __all__ = [
     "sized",
 ]
 
-SIZE: Final = struct.Struct(">I").pack
+_SIZE: Final = struct.Struct(">I").pack
 CELL: Final = struct.Struct(">IQQ").pack
 """What a readable cell begins with on its way: its size, and how long it is fresh and kept, in milliseconds."""
 NO_CELL: Final = bytes(4)
@@ -59,7 +58,7 @@ EncodedKey: TypeAlias = tuple[str, bytes, bytes]
 
 def sized(raw: bytes) -> bytes:
     """Bytes with their size before them."""
-    return SIZE(len(raw)) + raw
+    return _SIZE(len(raw)) + raw
 
 
 def bin_size(size: int) -> bytes:

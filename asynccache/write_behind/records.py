@@ -25,7 +25,6 @@ from asynccache.write_behind.layout import (
     CELL,
     NO_CELL,
     NO_VALUE,
-    SIZE,
     EncodedKey,
     Head,
     Op,
@@ -193,11 +192,9 @@ class Records(Generic[V]):
             return found
         if type(key) is int and -_INT64 <= key < _INT64:
             field, packed = str(key), _encode(key)  # as `encode_key` and the codec write it
-            raw = field.encode()
-            found = (field, SIZE(len(raw)) + raw, b"\x94\xc4%c%b" % (len(packed), packed))
         else:
-            field = encode_key(key)
-            found = (field, sized(field.encode()), head_begin(self._keys.pack(key).payload))
+            field, packed = encode_key(key), self._keys.pack(key).payload
+        found = (field, sized(field.encode()), head_begin(packed))
         if known is not None:
             if len(known) >= _KEPT_KEYS:
                 known.clear()
@@ -262,7 +259,7 @@ class Records(Generic[V]):
             parsed = parse_record(record)
             if parsed.base == b"N" or not parsed.columns:
                 return None
-            head = _encode(Head(self._head(parsed.head).key))
+            head = head_begin(self._head(parsed.head).key) + NO_VALUE
             rest = Record(b"N", head, parsed.columns).pack()
             return Halves(self.write(record_of(parsed.base, parsed.head)), self.write(rest), rest)
         except DecodeError:  # no defaults any more, for a row to adjust

@@ -22,4 +22,5 @@ def test_a_command_holds_two_hundred_writes_at_most_unless_one_partition_has_mor
 ) -> None:
     """A script holds up everybody else on the server."""
     parts: Any = [(number, [None] * size) for number, size in enumerate(sizes)]
-    assert [[len(items) for _, items in share] for share in _shares(parts)] == shares
+    assert [[len(items) for _, items in share] for share in _shares(parts, 200)] == shares
+    assert [len(share) for share in _shares(parts, 0)] == [1] * len(sizes)
