@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,17 @@ async def test_so_it_is_where_loads_are_slow_and_refreshed_early(
 async def test_predicted_staleness_is_within_three_points_of_the_real_one(
     redis_url: str, pool: asyncpg.Pool[Any], namespace: str
 ) -> None:
-    workload = Workload(reads=400, writes=100, keys=100, skew=0.9, duration=3.0).trace()
+    # Keys are many and queries slow: with 100 keys the few hottest decide, and jitter alone moves the share by a point
+    # and a half; a load that takes 2 ms takes 20 on a busy machine, which moves it by two more.
+    workload = Workload(reads=400, writes=100, keys=1000, skew=0.9, duration=3.0).trace()
     plan = Plan("read-through", ttl=0.5, stale=0.5)
     await make_table(pool, workload.key_count)
-    real = await replay(workload, plan, redis_url, pool, namespace, foreign=True)
-    predicted = simulate(workload, plan, World(query_cost=0.002, foreign=1.0))
+    real = await replay(workload, plan, redis_url, pool, namespace, query_seconds=0.02, foreign=True)
+    predicted = [simulate(workload, plan, World(query_cost=0.02, foreign=1.0, seed=seed)) for seed in range(20)]
+    outdated = statistics.mean(outcome.outdated_share for outcome in predicted)
     assert real.outdated_share > 0.1
-    assert abs(predicted.outdated_share - real.outdated_share) < 0.03, (predicted.outdated_share, real.outdated_share)
-    assert abs(predicted.hit_ratio - real.hit_ratio) < 0.03
+    assert abs(outdated - real.outdated_share) < 0.03, (outdated, real.outdated_share)
+    assert abs(predicted[0].hit_ratio - real.hit_ratio) < 0.03
 
 
 async def compare(
