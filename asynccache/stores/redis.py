@@ -248,16 +248,15 @@ class RedisStore:
         commands: list[Sequence[Argument]] = []
         sent: list[list[int]] = []
         for (script, keys_each, args_each), members in groups.items():
-            if script.many is None or len(members) == 1 or alone:
-                for at in members:
-                    commands.append(("EVALSHA", script.sha, keys_each, *calls[at].keys, *calls[at].args))
-                    sent.append([at])
-                continue
-            for begin in range(0, len(members), _SHARED):
-                part = members[begin : begin + _SHARED]
+            most = 1 if script.many is None or alone else _SHARED
+            for begin in range(0, len(members), most):
+                part = members[begin : begin + most]
                 keys = [key for at in part for key in calls[at].keys]
                 args = [argument for at in part for argument in calls[at].args]
-                commands.append(("EVALSHA", script.many.sha, len(keys), *keys, keys_each, args_each, *args))
+                if script.many is None or len(part) == 1:  # the last of them may be alone, too
+                    commands.append(("EVALSHA", script.sha, len(keys), *keys, *args))
+                else:
+                    commands.append(("EVALSHA", script.many.sha, len(keys), *keys, keys_each, args_each, *args))
                 sent.append(part)
         commands += then
         replies = await self._bounded(lambda: self._exchange(commands))

@@ -99,6 +99,17 @@ async def test_many_keys_of_few_callers_are_answered_in_their_order(store: Redis
     assert [list(answer) for answer in answers] == [[expected[key] for key in some] for some in asked]
 
 
+@pytest.mark.parametrize("count", [1, 2, 199, 200, 201, 202, 399, 400, 401, 601])
+async def test_however_many_keys_share_commands_each_step_has_its_own_reply(
+    store: RedisStore, namespace: str, count: int
+) -> None:
+    keys = await lease(store, namespace, count)
+    replies = await store.apply_many([(key, Acquire(token(count), LEASE_MS)) for key in keys])
+    assert [(reply.outcome, reply.cell) for reply in replies] == [
+        (Outcome.HELD, b"L" + token(at)) for at in range(count)
+    ]
+
+
 async def test_1000_concurrent_reads_do_not_exhaust_the_pool(redis_url: str, namespace: str) -> None:
     store = RedisStore(redis_url, max_connections=2, max_batch=10)
     await store.open()
