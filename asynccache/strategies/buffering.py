@@ -140,6 +140,7 @@ class Buffering:
                 send=self._safety.send if durability != "redis" else None,
             )
             self.claims = RedisClaims(store, space, name)
+        self._wanted = 0 if self._safety is None else self._safety.wanted
         self.letters: DeadLetters | None = None
         self.dead_letters: int | None = None
         self.watch = _Watch(f"buffer:{self._name}", self.look)
@@ -209,9 +210,15 @@ class Buffering:
 
     def plain_receipt(self, written: Written) -> Receipt | None:
         """What holds for one write, in the usual case; None if it was not taken, or `receipt` has more to do."""
-        last = self._last
-        usual = last is not None and last.pending == written.pending and self._runtime.recorder is None
-        return last if usual and written.outcome is Outcome.ACCEPTED else None
+        if written.outcome is not Outcome.ACCEPTED or self._wanted or self._runtime.recorder is not None:
+            return None
+        return self._plain(written.pending)
+
+    def _plain(self, pending: int) -> Receipt:
+        # Who wrote to the same partition at the same time gets the same one.
+        if self._last is None or self._last.pending != pending:
+            self._last = Receipt(self.durability, 0, pending)
+        return self._last
 
     def receipt(self, ops: Sequence[Op], written: Sequence[Written], through: int) -> Receipt:
         """What holds for writes that were taken; records them if the cache records.
@@ -225,12 +232,9 @@ class Buffering:
             for op in ops:
                 if op.key is not None:
                     recorder.record(_RECORDED[op.kind], self.buffer.cell(op.key), at)
-        wanted = 0 if self._safety is None else self._safety.wanted
-        if len(written) == 1 and not wanted and not through:  # the usual one
-            # Who wrote to the same partition at the same time gets the same one.
-            if self._last is None or self._last.pending != written[0].pending:
-                self._last = Receipt(self.durability, 0, written[0].pending)
-            return self._last
+        wanted = self._wanted
+        if len(written) == 1 and not wanted and not through:
+            return self._plain(written[0].pending)
         confirmed = min((one.confirmed for one in written), default=0)
         if len(written) > through and confirmed < wanted:
             raise DurabilityNotReached(

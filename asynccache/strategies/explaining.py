@@ -24,10 +24,11 @@ class NextRead(enum.Enum):
     WAIT = "wait for the reader that is loading it"
     LOAD = "load it, and store what was loaded"
     BYPASS = "load it, and store nothing"
+    SERVE_PENDING = "serve the write that waits in this process"
 
 
 class Reason(enum.Enum):
-    """Why; a closed list. The misses are those of `MissReason`, and REFUSED."""
+    """Why; a closed list. The misses are those of `MissReason`, REFUSED, and PENDING with BYPASS."""
 
     FRESH = "the value is within its TTL"
     NOT_FOUND = "it is remembered that it does not exist"
@@ -41,6 +42,7 @@ class Reason(enum.Enum):
     UNREADABLE = "the stored bytes are not a value of this type"
     UNAVAILABLE = "Redis does not answer, or the circuit to it is open"
     REFUSED = "nothing can be served, and the admission policy of this process would not have it stored"
+    PENDING = "a write of this process is on its way to the database (durability='memory')"
 
 
 class TagState(enum.Enum):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from asynccache.codecs import Packed
 from asynccache.entry import plain_tail
@@ -79,6 +79,27 @@ class PutOps(Generic[V]):
         tags = [(name, raw) for name, raw in generations.items() if raw is not None]
         tail = plain_tail(self._recipe.codec.fingerprint, tags) if storable(generations) else None
         return Recent(self._now() + _RECENT_SECONDS, generations, tail)
+
+    async def many(
+        self,
+        packed: Sequence[tuple[Any, V, Packed]],
+        names_of: Callable[[Any, V], tuple[str, ...]],
+        ttl: Duration | None,
+    ) -> list[Op]:
+        """The operations of many puts.
+
+        Args:
+            packed: key value, row, and the same encoded.
+            names_of: the generations of the cell of a key value and a row.
+            ttl: see `op`.
+        """
+        names = [names_of(key, value) for key, value, _ in packed]
+        every = tuple(dict.fromkeys(name for some in names for name in some))
+        found = self.recent(every) or await self.read(every)
+        seen = {some: self.of({name: found.generations[name] for name in some}) for some in set(names)}
+        return [
+            self.op(key, value, one, seen[some], ttl) for (key, value, one), some in zip(packed, names, strict=True)
+        ]
 
     def op(self, key: KeyValue, value: V, packed: Packed, seen: Recent, ttl: Duration | None) -> Op:
         """The operation of one put.

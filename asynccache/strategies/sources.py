@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import operator
@@ -113,12 +114,27 @@ class Loading(Generic[V]):
             raise ConfigurationError(
                 f"load_many must return a mapping of keys to values, not {found.__class__.__name__}"
             )
-        return [found.get(key) for key in keys]
+        if len(found) == len(keys):
+            return [found.get(key) for key in keys]
+        values: list[V | BaseException | None] = []
+        given: set[Any] = set()
+        for key in keys:
+            values.append(_another(found.get(key)) if key in given else found.get(key))
+            given.add(key)
+        return values
 
     async def aclose(self) -> None:
         """Cancels queries under way."""
         if self._batcher is not None:
             await self._batcher.aclose()
+
+
+def _another(value: V) -> V:
+    """A copy for one more caller, so that callers cannot change each other's."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - of a foreign type; what cannot be copied is shared
+        return value
 
 
 def _takes_many(function: Callable[..., Any]) -> bool:

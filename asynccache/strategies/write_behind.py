@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, Unpack
-from uuid import UUID
 
 from asynccache.errors import ConfigurationError
 from asynccache.keys import CellKey
 from asynccache.policy import Duration, seconds
-from asynccache.protocols import Batch, ExactSource, KeyValue, Number, Sink, Source
+from asynccache.protocols import Batch, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import EntryOptions, found_only
+from asynccache.strategies.buffered_reads import BufferedReads
 from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, check_arguments
+from asynccache.strategies.explaining import Explanation
 from asynccache.strategies.putting import PutOps
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Host
@@ -19,7 +21,6 @@ from asynccache.strategies.sourced import Sourced
 from asynccache.strategies.sources import AnySource, Loading, model_of
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import PartitionStatus
-from asynccache.write_behind.exact import ExactReads
 from asynccache.write_behind.flusher import Flusher, FlusherStats
 from asynccache.write_behind.lane import Written
 from asynccache.write_behind.layout import Op
@@ -59,9 +60,9 @@ class WriteBehind(Sourced[V]):
         full_timeout: the longest such a wait, in seconds; then `BufferFull` is raised.
         partitions: over how many parts the buffer is spread, which workers share; all processes must agree.
         at_once: how many partitions one process flushes at the same time, each over a connection of its own.
-        durability: what holds when a write returns. "memory": nothing but this process has it, which also flushes it;
-            "redis": Redis has it; "fsync": its append-only file has it on disk (`WAITAOF`, Redis 7.2 or Valkey);
-            "replicated": `replicas` replicas have it, too.
+        durability: what holds when a write returns. "memory": this process has it, and alone reads it until it has
+            flushed it; "redis": Redis has it; "fsync": its append-only file has it on disk (`WAITAOF`, Redis 7.2 or
+            Valkey); "replicated": `replicas` replicas have it, too.
         replicas: for "replicated".
         unsafe: what happens if Redis may lose writes (an `allkeys-...` eviction policy, no append-only file for
             "fsync", too few replicas): "refuse" them, "warn", or "allow".
@@ -135,12 +136,9 @@ class WriteBehind(Sourced[V]):
         self._buffer = self._buffering.buffer
         self._runtime.adopt(self._buffering)
         self._parts = (*self._parts, self._buffering)
-        self._source = None if source is None else Loading(source)
-        self._exact_source = source if isinstance(source, ExactSource) else None
-        self._exact: ExactReads[V] = ExactReads(
-            self._buffer, self._records, None if self._source is None else self._load_exact
-        )
-        self._loading: Loading[V] = Loading(self._load_many)
+        self._reads = BufferedReads(self._runtime, self._buffer, self._records, source, self._hot)
+        self._loading: Loading[V] = self._reads.loading
+        self._overlay = self._reads.overlay
         self._letters = Letters(self._prepare, sink, self.origin, self._records.write, self._readers_forget)
         self._flusher: Flusher[V] = Flusher(
             self.origin,
@@ -187,16 +185,24 @@ class WriteBehind(Sourced[V]):
 
     async def get(self, key: KeyValue, *, ttl: Duration | None = None) -> V | None:
         """The value of one entity with all writes by anybody, flushed or not; None if it does not exist."""
-        return await self._get(key, self._loading.loader(key), ttl)
+        if self._overlay is None:
+            return await self._get(key, self._loading.loader(key), ttl)
+        return await self._overlay.get(key, lambda: self._get(key, self._loading.loader(key), ttl))
 
     async def get_many(self, keys: Iterable[Any]) -> dict[Any, V]:
         """The values of many entities, by key; what does not exist is left out."""
-        self._loading.expect_company()
-        return found_only(await self._get_many(keys, self._loading.loader))
+        below = self._below_many
+        return found_only(await (below(keys) if self._overlay is None else self._overlay.get_many(keys, below)))
 
     async def refresh(self, key: KeyValue) -> V | None:
         """Reads what pends and the database, whatever is cached."""
-        return await self._refresh(key, self._loading.loader(key))
+        below = partial(self._refresh, key, self._loading.loader(key))
+        return await (below() if self._overlay is None else self._overlay.get(key, below))
+
+    async def explain(self, key: KeyValue) -> Explanation:
+        self._runtime.check()
+        above = None if self._overlay is None else self._overlay.explain(key)
+        return await super().explain(key) if above is None else above
 
     # -- writing
 
@@ -224,9 +230,12 @@ class WriteBehind(Sourced[V]):
         packed = self._recipe.codec.pack(value)
         for check in self._checks:
             check(key)
-        names = self._same_names or self._generations_of(key, value)
-        seen = self._puts.recent(names) or await self._puts.read(names)
-        op = self._puts.op(key, value, packed, seen, ttl)
+        if self._overlay is not None:  # no cell shows it before the database has it
+            op = self._records.put_op(key, packed, None)
+        else:
+            names = self._same_names or self._generations_of(key, value)
+            seen = self._puts.recent(names) or await self._puts.read(names)
+            op = self._puts.op(key, value, packed, seen, ttl)
         self._buffering.refuse_unsafe()
         written = await self._buffer.apply_one(op)
         return self._taken(written) or await self._settled(op, written)
@@ -238,12 +247,10 @@ class WriteBehind(Sourced[V]):
         packed = []
         for key, value in values.items():
             self._cell(key)  # checks the key
-            packed.append((key, value, pack(value), self._generations_of(key, value)))
-        every = tuple(dict.fromkeys(name for *_, names in packed for name in names))
-        found = self._puts.recent(every) or await self._puts.read(every)
-        seen = {names: self._puts.of({n: found.generations[n] for n in names}) for names in {one[3] for one in packed}}
-        op = self._puts.op
-        return await self._apply([op(key, v, one, seen[names], ttl) for key, v, one, names in packed])
+            packed.append((key, value, pack(value)))
+        if self._overlay is None:
+            return await self._apply(await self._puts.many(packed, self._generations_of, ttl))
+        return await self._apply([self._records.put_op(key, one, None) for key, _, one in packed])
 
     async def delete(self, *keys: KeyValue) -> Receipt:
         """Deletes entities; until it is flushed, all processes read None. Returns and raises as `put`."""
@@ -323,9 +330,7 @@ class WriteBehind(Sourced[V]):
 
     async def aclose(self) -> None:
         """Flushes what pends until `drain` seconds are over, and says what is left. Called when the cache closes."""
-        await self._loading.aclose()
-        if self._source is not None:
-            await self._source.aclose()
+        await self._reads.aclose()
         if not self._runtime.background and self._buffering.durability != "memory":
             return
         left = await self._flusher.drain(self._drain)
@@ -346,7 +351,7 @@ class WriteBehind(Sourced[V]):
         await self._prepare()
         for check in self._checks:
             check(key)
-        if self._source is not None and self._exact_source is None:
+        if not self._reads.adjustable:
             raise ConfigurationError(
                 f"{self!r}: numbers can only be adjusted where a row can be read together with the ids of applied"
                 " batches: give a source with `async def load_exact(keys, batch_ids)`, as a PostgresTable has"
@@ -390,11 +395,6 @@ class WriteBehind(Sourced[V]):
     async def _readers_forget(self, keys: Sequence[Any]) -> None:
         await self._runtime.writer.invalidate([self._cell(key) for key in keys if key is not None])
 
-    async def _load_many(self, keys: Sequence[Any]) -> dict[Any, V]:
-        return found_only(await self._exact.read(keys))
-
-    async def _load_exact(self, keys: Sequence[Any], ids: Sequence[UUID]) -> tuple[Mapping[Any, V], frozenset[UUID]]:
-        if self._exact_source is not None:
-            return await self._exact_source.load_exact(keys, ids)
-        assert self._source is not None  # noqa: S101 - it is not called without one
-        return await self._source.load_many(keys), frozenset()
+    async def _below_many(self, keys: Iterable[Any]) -> dict[Any, V | None]:
+        self._loading.expect_company()
+        return await self._get_many(keys, self._loading.loader)

@@ -1,17 +1,30 @@
 """Writes that wait for the database in this process: the fastest, and lost with it.
 
-The same interface as `Buffer`, and the reference for what the scripts do. Only this process sees what pends here. The
-readable cells stay in the cache's store: a write empties its cell before it returns, and so does the acknowledgement of
-its batch, for another process may have filled the cell from the database meanwhile.
+The same interface as `Buffer`, and the reference for what the scripts do.
+
+Invariant: the readable cells hold what the database holds, and nothing that waits here. So no other process reads what
+may still be lost, and a write need not go to Redis: this process finds its own writes here (see `overlay.py` of the
+strategies). Per partition:
+
+    write    merge into the pending record of the key
+    freeze   up to so many pending records become the batch, under a new id
+    ack      the database has the batch: empty its cells, and only then drop its records
+
+While a key is in no batch, its cell has every batch that held it before: what is filled in after the cell was emptied
+was loaded after that, so after the transaction. In the other order a reader between the two steps would find no record,
+and the cell from before the batch. A cancellation in between leaves the batch; it is applied again, and the database
+knows its id. The end of the process takes what waited, and leaves cells that are right.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import zlib
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
+from zlib import crc32
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
 from asynccache.errors import StoreUnavailable
@@ -26,14 +39,12 @@ from asynccache.write_behind.merging import merge
 __all__ = ["Cells", "MemoryBuffer"]
 
 _CHUNK: Final = 500
+_UNBROKEN: Final = 64
+"""Writes between two turns of others: less than a millisecond."""
 
 
 class Cells(Protocol):
     """Where the readable values stand."""
-
-    async def apply(self, key: str, step: Step) -> object:
-        """Carries out a step."""
-        ...
 
     async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[object]:
         """Carries out steps on several keys."""
@@ -48,7 +59,6 @@ class _Partition:
         self.frozen: dict[str, bytes] = {}
         self.frozen_since = 0.0
         self.acks = 0
-        self.cells: dict[str, CellKey] = {}  # of fields that pend or are frozen
 
 
 class MemoryBuffer:
@@ -78,7 +88,9 @@ class MemoryBuffer:
         self._name = name
         self._max_pending = max_pending
         self._clock = clock
+        self._unbroken = 0
         self._partitions = [_Partition() for _ in range(partitions)]
+        self._cell_names = [space.partition_cells(name, number) for number in range(partitions)]
 
     async def open(self) -> None:
         """Nothing to check."""
@@ -112,61 +124,55 @@ class MemoryBuffer:
 
     def cell(self, key: KeyValue) -> CellKey:
         """Where the readable value of a key stands."""
-        return self._space.partition_cell(self._name, self._number(encode_key(key)), key)
+        field = encode_key(key)
+        return CellKey(self._cell_names[self._number(field)] + field)
 
     def _number(self, field: str) -> int:
-        return zlib.crc32(field.encode()) % len(self._partitions)
+        return crc32(field.encode()) % len(self._partitions)
 
     async def apply_one(self, op: Op) -> Written:
         """Merges one operation; see `apply`."""
-        return (await self.apply((op,)))[0]
+        await self._turn()
+        return self._take(op)
 
     async def apply(self, ops: Sequence[Op]) -> list[Written]:
-        """Merges operations. Unlike in Redis, nothing of it can fail or be of unknown outcome."""
-        written, changed = [], []
+        """Merges operations, each for itself. Unlike in Redis, nothing of it can fail or be of unknown outcome."""
+        written = []
         for op in ops:
-            number = self._number(op.field)
-            outcome = self._merge(self._partitions[number], op)
-            if outcome is Outcome.ACCEPTED and op.kind != "A":
-                changed.append(self.cell(op.key))
-                self._partitions[number].cells[op.field] = changed[-1]
-            written.append(Written(outcome, len(self._partitions[number].pending), 0))
-        await self._empty(changed)
+            await self._turn()
+            written.append(self._take(op))
         return written
 
-    def _merge(self, partition: _Partition, op: Op) -> Outcome:
-        old = partition.pending.get(op.field)
-        if old is None and len(partition.pending) >= self._max_pending:
-            return Outcome.FULL
+    async def _turn(self) -> None:
+        """Now and then lets others have their turn, the flusher first of all: nothing else in a write waits."""
+        self._unbroken += 1
+        if self._unbroken >= _UNBROKEN:
+            self._unbroken = 0
+            await asyncio.sleep(0)
+
+    def _take(self, op: Op) -> Written:
+        partition = self._partitions[self._number(op.field)]
+        pending = partition.pending
+        old = pending.get(op.field)
+        if old is None and len(pending) >= self._max_pending:
+            return Written(Outcome.FULL, len(pending), 0)
         record = merge(old, op)
         if record is None:
-            return Outcome.OUT_OF_RANGE
-        if not partition.pending:
+            return Written(Outcome.OUT_OF_RANGE, len(pending), 0)
+        if not pending:
             partition.since = self._clock.monotonic()
-        partition.pending[op.field] = record
-        return Outcome.ACCEPTED
+        pending[op.field] = record
+        return Written(Outcome.ACCEPTED, len(pending), 0)
 
-    async def _empty(self, cells: Sequence[CellKey]) -> None:
-        if self._cells is None:
-            return
-        if len(cells) == 1:
-            with contextlib.suppress(StoreUnavailable):
-                await self._cells.apply(cells[0], Invalidate())  # together with those of other callers
-            return
-        for at in range(0, len(cells), _CHUNK):
-            with contextlib.suppress(StoreUnavailable):  # a guarded store serves nothing until it has caught up
-                await self._cells.apply_many([(cell, Invalidate()) for cell in cells[at : at + _CHUNK]])
+    def find(self, key: KeyValue) -> Buffered:
+        """What is buffered of a key, now."""
+        field = encode_key(key)
+        partition = self._partitions[self._number(field)]
+        return Buffered(partition.pending.get(field), partition.frozen.get(field), partition.batch, partition.acks)
 
     async def lookup(self, keys: Sequence[KeyValue]) -> dict[Any, Buffered]:
         """What is buffered of each key."""
-        found = {}
-        for key in keys:
-            field = encode_key(key)
-            partition = self._partitions[self._number(field)]
-            found[key] = Buffered(
-                partition.pending.get(field), partition.frozen.get(field), partition.batch, partition.acks
-            )
-        return found
+        return {key: self.find(key) for key in keys}
 
     async def freeze(self, number: int, max_batch: int, max_bytes: int = 0) -> Frozen | None:
         """The batch to flush next: the frozen one, else a new one; None if nothing pends."""
@@ -174,12 +180,7 @@ class MemoryBuffer:
         if partition.batch is None:
             if not partition.pending:
                 return None
-            size = 0
-            for field in list(partition.pending)[:max_batch]:
-                size += len(partition.pending[field])
-                if max_bytes and size > max_bytes and partition.frozen:
-                    break
-                partition.frozen[field] = partition.pending.pop(field)
+            partition.frozen = _first(partition.pending, max_batch, max_bytes)
             partition.batch = uuid4()
             partition.frozen_since = partition.since or 0.0
             if not partition.pending:
@@ -188,18 +189,24 @@ class MemoryBuffer:
         return Frozen(partition.batch, records, len(partition.pending))
 
     async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:  # noqa: ARG002
-        """Drops a batch that the database has, and all its readable values; False if it is gone."""
+        """Empties the readable values of a batch that the database has, and drops it; False if it is gone."""
         partition = self._partitions[number]
         if partition.batch != batch:
             return False
-        cells = [partition.cells[field] for field in partition.frozen if field in partition.cells]
-        for field in partition.frozen:
-            if field not in partition.pending:
-                partition.cells.pop(field, None)
+        cells = self._cell_names[number]
+        await self._empty([cells + field for field, record in partition.frozen.items() if record[:1] != b"A"])
+        if partition.batch != batch:  # acknowledged twice at once
+            return False
         partition.frozen, partition.batch = {}, None
         partition.acks += 1
-        await self._empty(cells)
         return True
+
+    async def _empty(self, cells: Sequence[str]) -> None:
+        if self._cells is None:
+            return
+        for at in range(0, len(cells), _CHUNK):
+            with contextlib.suppress(StoreUnavailable):  # a guarded store serves nothing until it has caught up
+                await self._cells.apply_many([(cell, Invalidate()) for cell in cells[at : at + _CHUNK]])
 
     async def overtake(self, key: KeyValue) -> bool:
         """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too."""
@@ -219,3 +226,20 @@ class MemoryBuffer:
 
     def __repr__(self) -> str:
         return f"MemoryBuffer({self._name!r}, partitions={self.partitions})"
+
+
+def _first(pending: dict[str, bytes], most: int, max_bytes: int) -> dict[str, bytes]:
+    """Takes the first records out of what pends: at most so many, and so many bytes unless the first one is larger."""
+    taken: dict[str, bytes] = {}
+    size = 0
+    for field, record in islice(pending.items(), most):
+        size += len(record)
+        if max_bytes and size > max_bytes and taken:
+            break
+        taken[field] = record
+    if len(taken) == len(pending):
+        pending.clear()
+    else:
+        for field in taken:
+            del pending[field]
+    return taken

@@ -6,7 +6,7 @@ import decimal
 
 from asynccache.protocols import Adjustment
 from asynccache.write_behind.layout import Op, Record, parse_record
-from asynccache.write_behind.numbers import EXACT, FLOAT, WIDE, pack_column, parse_columns
+from asynccache.write_behind.numbers import EXACT, FLOAT, NUMBER, WIDE, add_exact, pack_column, parse_columns
 
 __all__ = ["merge"]
 
@@ -17,7 +17,14 @@ def merge(old: bytes | None, op: Op) -> bytes | None:
     if op.kind == "I":
         if old is None:
             return record
-        return _adjusted(parse_record(old), record[5 + int.from_bytes(record[1:5], "big") :])
+        more = record[5 + int.from_bytes(record[1:5], "big") :]
+        begin, head = 5 + int.from_bytes(old[1:5], "big"), len(more) - NUMBER
+        # One exact column, to which is only added, and the same one before: its number is all that changes.
+        plain = more[head - 2 : head] == EXACT + b"\0" and more[0] == head - 3
+        if plain and len(old) - begin == len(more) and old[begin : begin + head] == more[:head]:
+            added = add_exact(old, more, begin + head, head)
+            return None if added is None else old[: begin + head] + added
+        return _adjusted(parse_record(old), more)
     if op.kind == "P" and old is not None and old[:1] in {b"D", b"R"}:
         return b"R" + record[1:]
     return record

@@ -26,7 +26,9 @@ __all__ = [
     "EXACT",
     "FLOAT",
     "FLOOR",
+    "NUMBER",
     "WIDE",
+    "add_exact",
     "amount",
     "column_head",
     "pack_column",
@@ -40,10 +42,13 @@ WIDE: Final = Context(prec=100)
 """Enough digits to compute with any number that fits, whatever context the application has set."""
 
 _UNIT: Final = 10**9
-_LIMIT: Final = 10**15 * _UNIT * _UNIT
+_HIGHEST: Final = 10**15
+_LIMIT: Final = _HIGHEST * _UNIT * _UNIT
 FLOOR: Final = 1
 CEILING: Final = 2
 _EXACT: Final = struct.Struct(">ddd")
+NUMBER: Final = _EXACT.size
+"""Bytes of an exact number."""
 _FLOAT: Final = struct.Struct(">d")
 _FIX: Final = "it must be below 10^24 and have at most 9 digits behind the point"
 
@@ -122,6 +127,21 @@ def pack_number(kind: bytes, value: Number) -> bytes:
         return _EXACT.pack(0, value, 0)
     high, rest = divmod(_scaled(value), _UNIT * _UNIT)
     return _EXACT.pack(high, *divmod(rest, _UNIT))
+
+
+def add_exact(one: bytes, other: bytes, at: int, other_at: int) -> bytes | None:
+    """The sum of two exact numbers that stand in bytes; None if it does not fit."""
+    high, low, fraction = _EXACT.unpack_from(one, at)
+    more_high, more_low, more_fraction = _EXACT.unpack_from(other, other_at)
+    # Of doubles, but whole ones below 2^53: nothing is rounded.
+    high, low, fraction = high + more_high, low + more_low, fraction + more_fraction
+    if fraction >= _UNIT:
+        fraction -= _UNIT
+        low += 1
+    if low >= _UNIT:
+        low -= _UNIT
+        high += 1
+    return _EXACT.pack(high, low, fraction) if -_HIGHEST <= high < _HIGHEST else None
 
 
 def column_head(name: str, kind: bytes, flags: int) -> bytes:

@@ -15,7 +15,7 @@ from asynccache import Cache, ConfigurationError, WriteBehind
 from asynccache.postgres import PostgresTable
 from tests.integration.write_behind.scores import HeldTable, MakeScores, Score, fresh
 from tests.support.caches import MakeCache
-from tests.support.gates import Gate, until
+from tests.support.gates import Gate
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
@@ -281,19 +281,3 @@ def test_a_setting_that_cannot_work_is_refused_where_it_is_given(options: dict[s
 
     with pytest.raises(ConfigurationError, match=said):
         WriteBehind(cache, "score", **{"sink": Nothing(), "ttl": 1, **options})
-
-
-async def test_writes_kept_in_memory_are_read_and_flushed_by_their_process(
-    make_cache: MakeCache, table: HeldTable, pool: Pool
-) -> None:
-    cache = await make_cache()
-    scores = WriteBehind(cache, "score", sink=table, ttl=60, durability="memory", flush_every=0.05)
-    receipt = await scores.increment("ada", points=3)
-    assert (receipt.durability, receipt.confirmed) == ("memory", 0)
-    assert await scores.get("ada") == Score("ada", 3)
-
-    async def arrived() -> bool:
-        return await stored(pool) == Score("ada", 3)
-
-    await until(arrived, "the flush")
-    assert await scores.get("ada") == Score("ada", 3)
