@@ -95,18 +95,19 @@ class Overflow:
         if full:
             deadline = self._clock.monotonic() + self._patience
             for at in full:
+                if written[at].outcome is Outcome.FULL:
+                    self._wake()
+                    if self._on_full == "raise":
+                        raise self._full(ops, at)
+                    found = await self._find_room(ops, at, deadline)
+                    if found is None:
+                        through += 1
+                        continue
+                    written[at] = found
                 if written[at].outcome is Outcome.OUT_OF_RANGE:
                     raise WriteRejected(
                         f"{self._what}: a number of {ops[at].key!r} would leave the range that can be buffered exactly"
                     )
-                self._wake()
-                if self._on_full == "raise":
-                    raise self._full(ops, at)
-                found = await self._find_room(ops, at, deadline)
-                if found is None:
-                    through += 1
-                else:
-                    written[at] = found
         return through
 
     async def _find_room(self, ops: Sequence[Op], at: int, deadline: float) -> Written | None:

@@ -97,7 +97,7 @@ class Rows(Generic[V]):
         """
         defaults = self._defaults
         if isinstance(defaults, Mapping) or defaults is None:
-            values = dict(defaults or {})
+            values = copy.deepcopy(dict(defaults or {}))  # a list in it is for one row
             values.update(zip(self._key, key if isinstance(key, tuple) else (key,), strict=False))
             if self._is_dict:
                 return typing.cast("V", values)
@@ -110,7 +110,7 @@ class Rows(Generic[V]):
                 ) from error
         if callable(defaults) and not inspect.isclass(defaults) and not isinstance(defaults, self._class):
             return defaults(key)
-        return typing.cast("V", defaults)
+        return typing.cast("V", copy.deepcopy(defaults))
 
     @property
     def _class(self) -> type:

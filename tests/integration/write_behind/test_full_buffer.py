@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -11,7 +12,7 @@ import pytest
 from asynccache import BufferFull
 from asynccache.postgres import PostgresTable
 from tests.integration.write_behind.scores import HeldTable, MakeScores, Score, fresh
-from tests.support.gates import Gate
+from tests.support.gates import Gate, until
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
@@ -37,6 +38,31 @@ async def test_who_waits_for_room_waits_no_longer_than_the_bound(make_scores: Ma
     with pytest.raises(BufferFull, match=r"for 0\.1 s.*'b'"):
         await scores.put("b", Score("b"))
     assert await scores.get("b") is None
+
+
+@pytest.mark.parametrize("durability", ["redis", "memory"])
+async def test_a_number_that_leaves_the_range_after_a_wait_for_room_is_refused_and_not_acknowledged(
+    make_scores: MakeScores, durability: str
+) -> None:
+    scores = await make_scores(max_pending=1, durability=durability, flush_every=3600)
+    scores.pause()
+    await scores.put("a", Score("a"))
+    most, find_room, waiting = Decimal(9) * 10**23, scores._overflow._find_room, 0
+
+    async def wait_for_room(*arguments: Any) -> Any:
+        nonlocal waiting
+        waiting += 1
+        return await find_room(*arguments)
+
+    scores._overflow._find_room = wait_for_room  # type: ignore[assignment, method-assign]
+    adding = [asyncio.create_task(scores.increment("b", money=most)) for _ in range(2)]
+    await until(lambda: waiting == 2)
+    await scores.flush()
+    results = await asyncio.gather(*adding, return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["Receipt", "WriteRejected"]
+    found = await scores.get("b")
+    assert found is not None
+    assert found.money == most
 
 
 async def test_who_finds_the_buffer_full_writes_to_the_database_but_never_beneath_a_batch(

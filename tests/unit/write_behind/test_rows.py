@@ -131,3 +131,17 @@ def test_a_column_that_the_model_no_longer_has_is_a_record_that_cannot_be_read()
     rows: Rows[Frozen] = Rows(Frozen, key=("id",))
     with pytest.raises(DecodeError, match="no longer fits"):
         rows.adjusted(Frozen(1), 1, {"gone": Adjustment(1)})
+
+
+@dataclass
+class Listed:
+    id: int
+    points: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("defaults", [{"names": []}, Listed(1)], ids=["a mapping", "a row"])
+def test_rows_made_of_defaults_share_nothing(defaults: Any) -> None:
+    rows: Rows[Listed] = Rows(Listed, defaults, key=("id",))
+    rows.default(1).names.append("x")
+    assert rows.default(1).names == []
