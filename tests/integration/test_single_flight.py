@@ -169,7 +169,7 @@ async def test_after_a_failure_the_callers_do_not_all_load_at_once(make_cache: M
     waiting = [
         asyncio.create_task(cache.get_or_load("k", table.load)) for cache in (two, three) for _ in range(CALLERS)
     ]
-    await until(lambda: two.stats.waits == three.stats.waits == CALLERS)
+    await until(lambda: two.stats.waits == three.stats.waits == CALLERS and one.stats.misses == CALLERS)
     gate.open()
     assert await asyncio.gather(*waiting) == ["value"] * len(waiting)
     assert {type(error) for error in await asyncio.gather(*failing, return_exceptions=True)} == {KeyError}
