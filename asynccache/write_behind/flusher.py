@@ -35,6 +35,7 @@ from asynccache.protocols import Applied, Batch, DeadLetters, Halves, Sink, Writ
 from asynccache.supervision import TaskOwner, backoff, finish, gather, logger
 from asynccache.write_behind.buffer import Frozen
 from asynccache.write_behind.ownership import Claims, Ownership
+from asynccache.write_behind.pacing import Pace
 from asynccache.write_behind.progress import FlusherStats, Progress
 from asynccache.write_behind.pruning import Prune, Pruner, Statuses
 
@@ -87,7 +88,7 @@ class Flusher(Generic[V]):
         records: reads them.
         sink: the database.
         flush_every: seconds after which a write is flushed.
-        max_batch: most writes in one transaction; so many are flushed sooner.
+        max_batch: most writes in one transaction, unless it is behind (see `Pace`); so many are flushed sooner.
         max_batch_bytes: most bytes of records in one transaction, unless one alone is larger; None does not bound it.
         at_once: most partitions at a time.
         claims: where worker processes share the partitions; None if this is the only one, which has all.
@@ -132,6 +133,8 @@ class Flusher(Generic[V]):
         self._sink = sink
         self._flush_every = flush_every
         self._max_batch = max_batch
+        self._pace = Pace(max_batch)
+        self._clock = clock
         self._expected = 0
         self._max_bytes = max_batch_bytes or 0
         self._on_rejected = on_rejected
@@ -254,11 +257,13 @@ class Flusher(Generic[V]):
     # -- one batch
 
     async def _flush_batch(self, number: int) -> Frozen | None:
-        frozen = await self.buffer.freeze(number, self._max_batch, self._max_bytes)
+        frozen = await self.buffer.freeze(number, self._pace.size(number), self._max_bytes)
         if frozen is None:
             return None
         batch = self._read(frozen)
+        began = self._clock.monotonic()
         applied = await self._sink.apply(batch)
+        self._pace.applied(number, self._clock.monotonic() - began, frozen.left)
         misread = _misread(batch, applied)
         await self.buffer.ack(number, frozen.id, misread)
         self._count(batch, applied)
@@ -346,6 +351,7 @@ class Flusher(Generic[V]):
                 frozen = await self._flush_batch(number)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the batch tried again
             self._progress.failed(number, error)
+            self._pace.failed(number)
             return error
         self._progress.succeeded(number)
         return frozen

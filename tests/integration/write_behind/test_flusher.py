@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from asynccache import ConfigurationError
+from asynccache.clock import ManualClock
 from asynccache.errors import DecodeError
 from asynccache.keys import KeySpace
 from asynccache.write_behind.buffer import Buffer
@@ -47,10 +48,10 @@ class TestWhen:
 
     async def test_what_is_behind_is_flushed_without_a_look_for_each_batch(self, world: World) -> None:
         await world.put(0, 400)
-        async with running(world.flusher(flush_every=600.0)) as looks:
+        async with running(world.flusher(flush_every=600.0, clock=ManualClock())) as looks:
             await until(lambda: len(world.table.keys) == 400)
-        assert world.table.sizes == [10] * 40
-        assert looks.count < 40
+        assert world.table.sizes == [10, 20, 40, *[50] * 6, 30]
+        assert looks.count < len(world.table.sizes)
 
     async def test_a_batch_that_a_crashed_worker_left_is_flushed_at_once(self, world: World) -> None:
         keys = await world.put(0, 2)
