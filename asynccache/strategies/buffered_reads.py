@@ -7,11 +7,13 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from asynccache.hot_keys.lists import HotList
-from asynccache.protocols import ExactSource
+from asynccache.protocols import ExactSource, KeyValue
 from asynccache.strategies.base import found_only
+from asynccache.strategies.loading import Load, LoadContext
 from asynccache.strategies.overlay import Overlay
 from asynccache.strategies.runtime import Runtime
 from asynccache.strategies.sources import AnySource, Loading
+from asynccache.strategies.verdicts import Recipe
 from asynccache.write_behind.buffer import Buffer
 from asynccache.write_behind.exact import ExactReads
 from asynccache.write_behind.memory_buffer import MemoryBuffer
@@ -30,6 +32,7 @@ class BufferedReads(Generic[V]):
 
     Args:
         runtime: counts and records reads.
+        recipe: the kind of entry.
         buffer: where writes wait.
         records: reads them.
         source: loads rows; None if nothing does.
@@ -44,6 +47,7 @@ class BufferedReads(Generic[V]):
     def __init__(
         self,
         runtime: Runtime,
+        recipe: Recipe[V],
         buffer: Buffer | MemoryBuffer,
         records: Records[V],
         source: AnySource[V] | None,
@@ -57,8 +61,8 @@ class BufferedReads(Generic[V]):
         self.overlay: Overlay[V] | None = None
         self.loading = self._exact
         if isinstance(buffer, MemoryBuffer):
-            self.overlay = Overlay(runtime, buffer, records, self._exact, hot)
-            self.loading = Loading(_nothing) if self._source is None else self._source
+            self.overlay = Overlay(runtime, recipe, buffer, records, self._exact, hot)
+            self.loading = _Nowhere() if self._source is None else self._source
 
     async def aclose(self) -> None:
         """Cancels queries under way."""
@@ -77,6 +81,19 @@ class BufferedReads(Generic[V]):
 
     def __repr__(self) -> str:
         return f"BufferedReads(overlay={self.overlay is not None})"
+
+
+class _Nowhere(Loading[Any]):
+    """Finds nothing, and says nothing about what others may find."""
+
+    def __init__(self) -> None:
+        super().__init__(_nothing)
+
+    def loader(self, key: KeyValue) -> Load[Any]:  # noqa: ARG002
+        async def load(context: LoadContext) -> None:
+            context.skip()
+
+        return load
 
 
 async def _nothing(keys: Sequence[Any]) -> dict[Any, Any]:  # noqa: ARG001

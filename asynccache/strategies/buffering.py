@@ -10,11 +10,13 @@ from typing import Any, Final, get_args
 from redis.asyncio import RedisCluster
 
 from asynccache.errors import ConfigurationError, DatabaseUnavailable, DurabilityNotReached, StoreUnavailable
-from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsDeadLetters, Retried, Sink, Write
+from asynccache.keys import CellKey
+from asynccache.protocols import Applied, Batch, DeadLetter, DeadLetters, KeepsDeadLetters, Puts, Retried, Sink, Write
 from asynccache.stores.guarded import GuardedStore
 from asynccache.strategies.runtime import BufferHealth
 from asynccache.strategies.scope import Scope
 from asynccache.strategies.versions import VersionCounter
+from asynccache.strategies.writing import Writer
 from asynccache.supervision import logger
 from asynccache.write_behind.buffer import Buffer
 from asynccache.write_behind.lane import Outcome, Written
@@ -24,7 +26,7 @@ from asynccache.write_behind.overflow import OnFull
 from asynccache.write_behind.ownership import Claims, RedisClaims
 from asynccache.write_behind.safety import Durability, Safety, Unsafe, check_settings
 
-__all__ = ["Buffering", "Letters", "OpenedSink", "Receipt", "check_arguments"]
+__all__ = ["Buffering", "Letters", "MarkedSink", "OpenedSink", "Receipt", "check_arguments"]
 
 _LOOK_SECONDS: Final = 30.0
 _RECORDED: Final = {"P": "put", "D": "delete", "I": "increment"}
@@ -110,9 +112,7 @@ class Buffering:
         self._safety: Safety | None = None
         self._last: Receipt | None = None
         if durability == "memory":
-            self.buffer = MemoryBuffer(
-                store, space, name, partitions=partitions, max_pending=max_pending, clock=runtime.clock
-            )
+            self.buffer = MemoryBuffer(space, name, partitions=partitions, max_pending=max_pending, clock=runtime.clock)
         else:
             if not isinstance(store, GuardedStore):
                 raise ConfigurationError(
@@ -198,6 +198,11 @@ class Buffering:
             self.buffer.losses,
             problem or (None if ok else error),
         )
+
+    @property
+    def fate(self) -> str:
+        """What becomes of writes that were not flushed when the cache closed."""
+        return "they are safe in Redis" if self._safety is not None else "what the database has not is lost"
 
     def refuse_unsafe(self) -> None:
         """Raises if Redis was last seen in a state in which it may lose writes, and that is not to be risked.
@@ -365,3 +370,30 @@ class OpenedSink:
     async def apply(self, batch: Batch[Any]) -> Applied[Any]:
         await self._open()  # also while the cache closes
         return await self._sink.apply(batch)
+
+
+class MarkedSink:
+    """A sink whose batches are writes of the cells of their keys, as those of any writer: see `writing.py`.
+
+    For a buffer that other processes do not see. What they read is then never older than a batch that has ended, also
+    if this process ends between the database's commit and the rest.
+
+    Args:
+        sink: applies batches.
+        writer: marks cells.
+        cell: names the cell of a key.
+    """
+
+    def __init__(self, sink: Sink[Any], writer: Writer, cell: Callable[[Any], CellKey]) -> None:
+        self._sink = sink
+        self._writer = writer
+        self._cell = cell
+
+    async def apply(self, batch: Batch[Any]) -> Applied[Any]:
+        keys = batch.writes.keys if isinstance(batch.writes, Puts) else map(_key_of, batch.writes)
+        async with self._writer.update([self._cell(key) for key in keys if key is not None], counted=False):
+            return await self._sink.apply(batch)
+
+
+def _key_of(write: Write[Any]) -> Any:
+    return getattr(write, "key", None)  # an append has none

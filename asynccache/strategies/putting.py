@@ -82,24 +82,25 @@ class PutOps(Generic[V]):
 
     async def many(
         self,
-        packed: Sequence[tuple[Any, V, Packed]],
-        names_of: Callable[[Any, V], tuple[str, ...]],
+        packed: Sequence[tuple[Any, V, Packed, tuple[str, ...]]],
         ttl: Duration | None,
     ) -> list[Op]:
         """The operations of many puts.
 
         Args:
-            packed: key value, row, and the same encoded.
-            names_of: the generations of the cell of a key value and a row.
+            packed: key value, row, the same encoded, and the generations of its cell.
             ttl: see `op`.
         """
-        names = [names_of(key, value) for key, value, _ in packed]
-        every = tuple(dict.fromkeys(name for some in names for name in some))
+        every = tuple(dict.fromkeys(name for *_, names in packed for name in names))
         found = self.recent(every) or await self.read(every)
-        seen = {some: self.of({name: found.generations[name] for name in some}) for some in set(names)}
-        return [
-            self.op(key, value, one, seen[some], ttl) for (key, value, one), some in zip(packed, names, strict=True)
-        ]
+        seen = {names: self.of({n: found.generations[n] for n in names}) for names in {one[3] for one in packed}}
+        return [self.op(key, value, one, seen[names], ttl) for key, value, one, names in packed]
+
+    def op_without_cell(self, key: KeyValue, packed: Packed, ttl: Duration | None) -> Op:
+        """The operation of a put that nobody reads from a cell; see `op`."""
+        if ttl is not None:
+            self._recipe.policy.with_ttl(ttl)  # raises as it would elsewhere
+        return self._records.put_op(key, packed, None)
 
     def op(self, key: KeyValue, value: V, packed: Packed, seen: Recent, ttl: Duration | None) -> Op:
         """The operation of one put.

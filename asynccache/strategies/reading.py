@@ -289,11 +289,13 @@ class Reader:
         if miss.reason is MissReason.UNREADABLE:
             self._count.unreadable += 1
 
-    async def resolve(self, question: Question[V], miss: Miss, since: int) -> V | Missing | None:
-        """Answers a read that missed: `since` is what `moment` was before it looked."""
+    async def resolve(
+        self, question: Question[V], miss: Miss, since: int, *, apart: bool = False
+    ) -> V | Missing | None:
+        """Answers a read that missed: `since` is what `moment` was before it looked; `apart` from the cell's loads."""
         if question.load is None:
             return MISSING
-        flight_key = (question.key, question.recipe.codec.fingerprint)
+        flight_key = (question.key, question.recipe.codec.fingerprint, apart)
         self._flights.check(flight_key)
         policy = question.recipe.policy
         patience = policy.timeout_seconds or _PATIENCE * policy.lease_ms / 1000

@@ -107,6 +107,8 @@ class RecordedWriter(Writer):
 
     async def begin(self, update: Update) -> None:
         await super().begin(update)
+        if not update.counted:
+            return
         # From one reply of Redis to the other: for as long as the marks stood there.
         self._began[update.token] = self._recorder.now()
 

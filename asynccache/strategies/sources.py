@@ -114,7 +114,7 @@ class Loading(Generic[V]):
             raise ConfigurationError(
                 f"load_many must return a mapping of keys to values, not {found.__class__.__name__}"
             )
-        if len(found) == len(keys):
+        if len(set(keys)) == len(keys):
             return [found.get(key) for key in keys]
         values: list[V | BaseException | None] = []
         given: set[Any] = set()

@@ -12,7 +12,7 @@ from asynccache.policy import Duration, seconds
 from asynccache.protocols import Batch, KeyValue, Number, Sink, Source
 from asynccache.strategies.base import EntryOptions, found_only
 from asynccache.strategies.buffered_reads import BufferedReads
-from asynccache.strategies.buffering import Buffering, Letters, OpenedSink, Receipt, check_arguments
+from asynccache.strategies.buffering import Buffering, Letters, MarkedSink, OpenedSink, Receipt, check_arguments
 from asynccache.strategies.explaining import Explanation
 from asynccache.strategies.putting import PutOps
 from asynccache.strategies.runtime import BufferHealth
@@ -52,7 +52,7 @@ class WriteBehind(Sourced[V]):
         defaults: for `increment`, `maximum` and `minimum` of a key without a row: the fields that have no default in
             the model, as a mapping, or a function from the key to a whole row.
         flush_every: how long a write waits at most before it is flushed, in seconds.
-        max_batch: most writes in one transaction; so many are flushed sooner.
+        max_batch: most writes in one transaction, or, behind, five times as many; so many are flushed sooner.
         max_batch_bytes: most bytes of one batch, unless one write alone is larger.
         max_pending: most keys that may wait, by partition.
         on_full: what a write beyond that does: "wait" for room, "raise" `BufferFull`, or "write_through": change the
@@ -136,15 +136,16 @@ class WriteBehind(Sourced[V]):
         self._buffer = self._buffering.buffer
         self._runtime.adopt(self._buffering)
         self._parts = (*self._parts, self._buffering)
-        self._reads = BufferedReads(self._runtime, self._buffer, self._records, source, self._hot)
+        self._reads = BufferedReads(self._runtime, self._recipe, self._buffer, self._records, source, self._hot)
         self._loading: Loading[V] = self._reads.loading
         self._overlay = self._reads.overlay
         self._letters = Letters(self._prepare, sink, self.origin, self._records.write, self._readers_forget)
+        opened: Sink[V] = OpenedSink(sink, self._open_parts)
         self._flusher: Flusher[V] = Flusher(
             self.origin,
             self._buffer,
             self._records,
-            OpenedSink(sink, self._open_parts),
+            opened if self._overlay is None else MarkedSink(opened, self._runtime.writer, self.key),
             flush_every=seconds(flush_every, "flush_every", least=0.001, zero=False),
             max_batch=max_batch,
             max_batch_bytes=max_batch_bytes,
@@ -197,7 +198,7 @@ class WriteBehind(Sourced[V]):
     async def refresh(self, key: KeyValue) -> V | None:
         """Reads what pends and the database, whatever is cached."""
         below = partial(self._refresh, key, self._loading.loader(key))
-        return await (below() if self._overlay is None else self._overlay.get(key, below))
+        return await (below() if self._overlay is None else self._overlay.get(key, below, counted=False))
 
     async def explain(self, key: KeyValue) -> Explanation:
         self._runtime.check()
@@ -230,10 +231,10 @@ class WriteBehind(Sourced[V]):
         packed = self._recipe.codec.pack(value)
         for check in self._checks:
             check(key)
+        names = self._same_names or self._generations_of(key, value)
         if self._overlay is not None:  # no cell shows it before the database has it
-            op = self._records.put_op(key, packed, None)
+            op = self._puts.op_without_cell(key, packed, ttl)
         else:
-            names = self._same_names or self._generations_of(key, value)
             seen = self._puts.recent(names) or await self._puts.read(names)
             op = self._puts.op(key, value, packed, seen, ttl)
         self._buffering.refuse_unsafe()
@@ -247,10 +248,10 @@ class WriteBehind(Sourced[V]):
         packed = []
         for key, value in values.items():
             self._cell(key)  # checks the key
-            packed.append((key, value, pack(value)))
+            packed.append((key, value, pack(value), self._generations_of(key, value)))
         if self._overlay is None:
-            return await self._apply(await self._puts.many(packed, self._generations_of, ttl))
-        return await self._apply([self._records.put_op(key, one, None) for key, _, one in packed])
+            return await self._apply(await self._puts.many(packed, ttl))
+        return await self._apply([self._puts.op_without_cell(key, one, ttl) for key, _, one, _ in packed])
 
     async def delete(self, *keys: KeyValue) -> Receipt:
         """Deletes entities; until it is flushed, all processes read None. Returns and raises as `put`."""
@@ -336,8 +337,7 @@ class WriteBehind(Sourced[V]):
         left = await self._flusher.drain(self._drain)
         if left:
             count = "an unknown number of" if left < 0 else str(left)
-            fate = "they are lost" if self._buffering.durability == "memory" else "they are safe in Redis"
-            logger.warning("%r closed with %s writes not flushed; %s", self, count, fate)
+            logger.warning("%r closed with %s writes not flushed; %s", self, count, self._buffering.fate)
 
     # -- inside
 

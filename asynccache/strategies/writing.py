@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 from asynccache.entry import NewValue
 from asynccache.errors import DatabaseUnavailable, LoadTimeout, StoreUnavailable
@@ -31,6 +31,9 @@ __all__ = ["OnOutage", "Update", "Writer", "unsettled"]
 OnOutage: TypeAlias = Literal["refuse", "proceed"]
 """What a write does when Redis cannot be told of it: raise before the database is touched, or go on and invalidate
 what it touched before the cache serves anything again."""
+
+_CHUNK: Final = 1000
+"""Steps in one call to the store, which has to end within its timeout."""
 
 
 class Writer:
@@ -61,6 +64,7 @@ class Writer:
         generations: Sequence[str] = (),
         *,
         deferred: bool = False,
+        counted: bool = True,
     ) -> Update:
         """A write of these cells and of whatever carries these generations, to be entered around the database's.
 
@@ -68,8 +72,9 @@ class Writer:
             cells: keys, or what finds them once the write begins.
             generations: of tags.
             deferred: inside of a transaction that ends writes (`Transaction`) it ends with that.
+            counted: it is one write; else it carries out others, which were counted and recorded when they were made.
         """
-        return Update(self, cells, tuple(dict.fromkeys(generations)), deferred=deferred)
+        return Update(self, cells, tuple(dict.fromkeys(generations)), deferred=deferred, counted=counted)
 
     async def invalidate(self, cells: Sequence[str], generations: Sequence[str] = (), *, certain: bool = False) -> None:
         """Empties cells, and outdates whatever carries the generations.
@@ -88,7 +93,7 @@ class Writer:
             return
         self._count.invalidations += len(steps)
         try:
-            await self._store.apply_many(steps)
+            await self._apply(steps)
         except StoreUnavailable:
             self._count.store_failures += 1
             if self._refuse or certain:
@@ -114,7 +119,7 @@ class Writer:
         values = {} if failed else update.values
         steps: list[tuple[str, Step]] = [(key, EndWrite(update.token, values.get(key))) for key in update.cells]
         steps += [(key, EndBump(update.token, new_salt())) for key in update.generations]
-        self._count.writes += 1
+        self._count.writes += update.counted
         try:
             await finish(self._owner, self._apply(steps))
         except StoreUnavailable:
@@ -123,14 +128,21 @@ class Writer:
 
     def leave(self, update: Update) -> None:
         """Lets the marks expire by themselves."""
-        self._count.writes += 1
+        self._count.writes += update.counted
         logger.warning("the outcome of a write is unknown: %r is not cached for %g s", update, self.write_seconds)
 
     async def _apply(self, steps: Sequence[tuple[str, Step]]) -> None:
         if len(steps) == 1:
             await self._store.apply(*steps[0])  # together with those of other callers
-        elif steps:
-            await self._store.apply_many(steps)
+            return
+        failed: StoreUnavailable | None = None
+        for at in range(0, len(steps), _CHUNK):
+            try:
+                await self._store.apply_many(steps[at : at + _CHUNK])
+            except StoreUnavailable as error:  # what it owes is in its journal; the rest has to get there, too
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def aclose(self) -> None:
         """Waits for nothing: ends of writes belong to the tasks that wait for them."""
@@ -143,6 +155,7 @@ class Update:
     Attributes:
         values: what the cells are to become, if nobody else writes them meanwhile; a cell that is left out is emptied.
         deleted: cells of what no longer exists.
+        counted: whether it counts, and is recorded, as a write.
     """
 
     def __init__(
@@ -152,6 +165,7 @@ class Update:
         generations: tuple[str, ...],
         *,
         deferred: bool,
+        counted: bool = True,
     ) -> None:
         self._writer = writer
         self._find = cells if callable(cells) else None
@@ -161,6 +175,7 @@ class Update:
         self.values: dict[str, NewValue] = {}
         self.deleted: frozenset[str] = frozenset()
         self._deferred = deferred
+        self.counted = counted
         self._failed = False
 
     async def __aenter__(self) -> Self:

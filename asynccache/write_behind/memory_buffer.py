@@ -8,47 +8,33 @@ strategies). Per partition:
 
     write    merge into the pending record of the key
     freeze   up to so many pending records become the batch, under a new id
-    ack      the database has the batch: empty its cells, and only then drop its records
+    ack      the database has the batch, and no cell holds what was before it: drop its records
 
-While a key is in no batch, its cell has every batch that held it before: what is filled in after the cell was emptied
-was loaded after that, so after the transaction. In the other order a reader between the two steps would find no record,
-and the cell from before the batch. A cancellation in between leaves the batch; it is applied again, and the database
-knows its id. The end of the process takes what waited, and leaves cells that are right.
+Whoever applies a batch keeps the second of these two: see `MarkedSink` of the strategies. The end of the process takes
+what waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID, uuid4
 from zlib import crc32
 
 from asynccache.clock import SYSTEM_CLOCK, Clock
-from asynccache.errors import StoreUnavailable
 from asynccache.keys import CellKey, KeySpace, encode_key
 from asynccache.protocols import KeyValue
-from asynccache.steps import Invalidate, Step
 from asynccache.write_behind.buffer import Buffered, Frozen, PartitionStatus
 from asynccache.write_behind.lane import Outcome, Written
 from asynccache.write_behind.layout import Op
 from asynccache.write_behind.merging import merge
 
-__all__ = ["Cells", "MemoryBuffer"]
+__all__ = ["MemoryBuffer"]
 
-_CHUNK: Final = 500
 _UNBROKEN: Final = 64
 """Writes between two turns of others: less than a millisecond."""
-
-
-class Cells(Protocol):
-    """Where the readable values stand."""
-
-    async def apply_many(self, steps: Sequence[tuple[str, Step]]) -> Sequence[object]:
-        """Carries out steps on several keys."""
-        ...
 
 
 class _Partition:
@@ -65,7 +51,6 @@ class MemoryBuffer:
     """The buffered writes of one strategy in one process.
 
     Args:
-        cells: where the readable values stand; None if there are none.
         space: names the cells.
         name: the strategy's name.
         partitions: how many batches may be under way at once.
@@ -75,7 +60,6 @@ class MemoryBuffer:
 
     def __init__(
         self,
-        cells: Cells | None,
         space: KeySpace,
         name: str,
         *,
@@ -83,7 +67,6 @@ class MemoryBuffer:
         max_pending: int,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._cells = cells
         self._space = space
         self._name = name
         self._max_pending = max_pending
@@ -132,19 +115,20 @@ class MemoryBuffer:
 
     async def apply_one(self, op: Op) -> Written:
         """Merges one operation; see `apply`."""
-        await self._turn()
+        await self.turn()
         return self._take(op)
 
     async def apply(self, ops: Sequence[Op]) -> list[Written]:
         """Merges operations, each for itself. Unlike in Redis, nothing of it can fail or be of unknown outcome."""
         written = []
         for op in ops:
-            await self._turn()
+            await self.turn()
             written.append(self._take(op))
         return written
 
-    async def _turn(self) -> None:
-        """Now and then lets others have their turn, the flusher first of all: nothing else in a write waits."""
+    async def turn(self) -> None:
+        """Now and then lets others have their turn, the flusher first of all: nothing else waits in a write, nor in a
+        read that is answered here."""
         self._unbroken += 1
         if self._unbroken >= _UNBROKEN:
             self._unbroken = 0
@@ -189,24 +173,13 @@ class MemoryBuffer:
         return Frozen(partition.batch, records, len(partition.pending))
 
     async def ack(self, number: int, batch: UUID, misread: Sequence[KeyValue] = ()) -> bool:  # noqa: ARG002
-        """Empties the readable values of a batch that the database has, and drops it; False if it is gone."""
+        """Drops a batch that the database has; False if it is gone."""
         partition = self._partitions[number]
         if partition.batch != batch:
-            return False
-        cells = self._cell_names[number]
-        await self._empty([cells + field for field, record in partition.frozen.items() if record[:1] != b"A"])
-        if partition.batch != batch:  # acknowledged twice at once
             return False
         partition.frozen, partition.batch = {}, None
         partition.acks += 1
         return True
-
-    async def _empty(self, cells: Sequence[str]) -> None:
-        if self._cells is None:
-            return
-        for at in range(0, len(cells), _CHUNK):
-            with contextlib.suppress(StoreUnavailable):  # a guarded store serves nothing until it has caught up
-                await self._cells.apply_many([(cell, Invalidate()) for cell in cells[at : at + _CHUNK]])
 
     async def overtake(self, key: KeyValue) -> bool:
         """Tells readers that a row was written past the buffer; whether the frozen batch holds its key, too."""

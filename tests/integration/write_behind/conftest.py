@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from asynccache import WriteBehind
-from tests.integration.write_behind.scores import HeldTable, Score
+from asynccache import Cache, LocalTier, WriteBehind
+from tests.integration.write_behind.scores import HeldTable, Score, behind
 from tests.support.caches import MakeCache
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
@@ -33,3 +33,18 @@ def make_scores(make_cache: MakeCache, table: HeldTable) -> Callable[..., Awaita
         return WriteBehind(await make_cache(background=False), "score", **options)
 
     return make
+
+
+@pytest.fixture
+async def cached(make_cache: MakeCache) -> Cache:
+    return await make_cache()
+
+
+@pytest.fixture
+async def scores(cached: Cache, table: HeldTable) -> WriteBehind[Score]:
+    return behind(cached, table)
+
+
+@pytest.fixture(params=[False, True], ids=["without a tier", "with a local tier"])
+def local(request: pytest.FixtureRequest) -> LocalTier | None:
+    return LocalTier() if request.param else None

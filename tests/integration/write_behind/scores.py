@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from asynccache import WriteBehind
+from asynccache import Cache, WriteBehind
 from asynccache.postgres import PostgresTable
 from asynccache.protocols import Batch
 from tests.support.gates import Gate
@@ -50,3 +50,14 @@ async def fresh(scores: WriteBehind[Score], key: str = "ada") -> Score | None:
     """What is read when nothing is cached."""
     await scores.invalidate(key)
     return await scores.get(key)
+
+
+def behind(cache: Cache, table: HeldTable, **options: Any) -> WriteBehind[Score]:
+    """A strategy with `durability="memory"` that flushes when it is told to."""
+    options = {"name": "score", "partitions": 1, "flush_every": 3600, "durability": "memory", "sink": table, **options}
+    return WriteBehind(cache, **options)
+
+
+async def points(scores: WriteBehind[Score], key: str = "ada") -> int | None:
+    found = await scores.get(key)
+    return None if found is None else found.points

@@ -124,7 +124,7 @@ async def test_any_sequence_of_operations_gives_what_sql_would(
     dice = random.Random(seed)
     space = KeySpace((namespace,))
     redis = Buffer(store, space, "score", partitions=2, max_pending=1000, spread_above=spread_above)
-    memory = MemoryBuffer(None, space, "score", partitions=2, max_pending=1000)
+    memory = MemoryBuffer(space, "score", partitions=2, max_pending=1000)
     expected, database = Table(), Table()
     keys: list[Any] = ["ada", 7, ("eve", 1)]
     in_flight: dict[int, tuple[UUID, UUID]] = {}
@@ -206,7 +206,7 @@ async def test_a_sum_that_would_lose_digits_is_refused_and_changes_nothing(
     space = KeySpace((namespace,))
     for buffer in (
         Buffer(store, space, "score", partitions=1, max_pending=10, spread_above=spread_above),
-        MemoryBuffer(None, space, "score", partitions=1, max_pending=10),
+        MemoryBuffer(space, "score", partitions=1, max_pending=10),
     ):
         most = Decimal("999999999999999999999999.999999999")
         ops = [RECORDS.increment_op("a", {"money": amount}) for amount in (most, Decimal("0.000000001"), Decimal(-1))]
@@ -249,7 +249,7 @@ async def test_a_full_buffer_refuses_new_keys_and_takes_those_it_has(
     space = KeySpace((namespace,))
     for buffer in (
         Buffer(store, space, "score", partitions=1, max_pending=2, spread_above=spread_above),
-        MemoryBuffer(None, space, "score", partitions=1, max_pending=2),
+        MemoryBuffer(space, "score", partitions=1, max_pending=2),
     ):
         ops = [RECORDS.increment_op(key, {"points": 1}) for key in ("a", "b", "c", "a")]
         assert [written.outcome for written in await buffer.apply(ops)] == [
@@ -268,7 +268,7 @@ async def test_a_batch_is_no_larger_than_asked_and_the_rest_still_pends(
     space = KeySpace((namespace,))
     for buffer in (
         Buffer(store, space, "score", partitions=1, max_pending=10_000, spread_above=spread_above),
-        MemoryBuffer(None, space, "score", partitions=1, max_pending=10_000),
+        MemoryBuffer(space, "score", partitions=1, max_pending=10_000),
     ):
         packed = CODEC.pack(Score("x" * 1000))
         await buffer.apply([RECORDS.put_op(key, packed, None) for key in range(2500)])

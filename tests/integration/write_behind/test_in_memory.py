@@ -4,50 +4,26 @@ the database does."""
 from __future__ import annotations
 
 import asyncio
-import json
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 
-from asynccache import Cache, CacheNotOpen, HotKeys, LocalTier, NextRead, Reason, WriteBehind
-from asynccache.steps import Fill, Invalidate
-from asynccache.strategies.loading import LoadContext
-from asynccache.strategies.sources import Loading
-from tests.integration.write_behind.scores import HeldTable, Score
+from asynccache import (
+    Cache,
+    DatabaseUnavailable,
+    LocalTier,
+    StoreUnavailable,
+    WriteBehind,
+)
+from asynccache.steps import Acquire, EndWrite, Fill
+from tests.integration.write_behind.scores import HeldTable, Score, behind, points
 from tests.integration.write_behind.test_write_behind import OPERATIONS, ROWS, in_sql, stored
 from tests.support.caches import MakeCache
 from tests.support.gates import Gate, gated, until
 from tests.support.proxy import Mode, Proxy
 
 Pool: TypeAlias = "asyncpg.Pool[Any]"
-
-
-def behind(cache: Cache, table: HeldTable, **options: Any) -> WriteBehind[Score]:
-    """A strategy that flushes when it is told to."""
-    options = {"partitions": 1, "flush_every": 3600, "durability": "memory", "sink": table, **options}
-    return WriteBehind(cache, "score", **options)
-
-
-@pytest.fixture
-async def cached(make_cache: MakeCache) -> Cache:
-    return await make_cache()
-
-
-@pytest.fixture
-async def scores(cached: Cache, table: HeldTable) -> WriteBehind[Score]:
-    return behind(cached, table)
-
-
-@pytest.fixture(params=[False, True], ids=["without a tier", "with a local tier"])
-def local(request: pytest.FixtureRequest) -> LocalTier | None:
-    return LocalTier() if request.param else None
-
-
-async def points(scores: WriteBehind[Score], key: str = "ada") -> int | None:
-    found = await scores.get(key)
-    return None if found is None else found.points
 
 
 async def test_writes_are_read_and_flushed_by_their_process(cached: Cache, table: HeldTable, pool: Pool) -> None:
@@ -135,44 +111,6 @@ async def test_writes_need_no_redis_and_what_was_put_or_deleted_is_read_without_
     after = cache.stats
     assert (after.local_hits - before.local_hits, after.misses - before.misses) == (5, 0)
     assert after.store_failures == before.store_failures
-
-
-@pytest.mark.parametrize("many", [False, True], ids=["put", "put_many"])
-async def test_a_loop_of_writes_leaves_the_flusher_and_everybody_else_their_turns(
-    cached: Cache, table: HeldTable, many: bool
-) -> None:
-    scores = behind(cached, table, flush_every=0.01)
-    await scores.put("0", Score("0"))  # opens all
-    turns, writing = 0, True
-
-    async def other() -> None:
-        nonlocal turns
-        while writing:
-            turns += 1
-            await asyncio.sleep(0)
-
-    watching = asyncio.create_task(other())
-    players = {str(at): Score(str(at)) for at in range(2000)}
-    if many:
-        await scores.put_many(players)
-    else:
-        for player, score in players.items():
-            await scores.put(player, score)
-    writing = False
-    await watching
-    assert turns >= 30
-    await scores.flush()
-    assert len(await scores.get_many(players)) == 2000
-
-
-async def test_what_callers_do_to_a_value_that_waits_is_not_what_others_read(scores: WriteBehind[Score]) -> None:
-    mine = Score("ada", 1)
-    await scores.put("ada", mine)
-    mine.points = 2
-    found = await scores.get("ada")
-    assert found is not None
-    found.points = 3
-    assert await points(scores) == 1
 
 
 async def test_no_other_process_and_no_cell_shows_a_write_before_the_database_has_it_and_all_do_after(
@@ -266,23 +204,66 @@ async def test_a_read_is_exact_although_a_batch_freezes_while_it_asks_for_the_ce
     await flushing
 
 
-@pytest.mark.parametrize("operation", ["put", "increment"])
-async def test_until_the_cells_of_a_batch_are_empty_its_process_reads_the_batch(
-    scores: WriteBehind[Score], cached: Cache, pool: Pool, operation: str
+async def test_a_read_past_the_cell_does_not_share_a_load_for_it(
+    scores: WriteBehind[Score], cached: Cache, table: HeldTable
 ) -> None:
+    await scores.increment("ada", points=1)
+    acquiring = gated(cached).before(Acquire)
+    reading = asyncio.create_task(scores.get("ada"))
+    await acquiring.reached()  # its load has not begun: whoever comes may join it
+    table.before = Gate()
+    flushing = asyncio.create_task(scores.flush())
+    await table.before.reached()
+    late = asyncio.create_task(scores.get("ada"))
+    await asyncio.sleep(0)
+    acquiring.open()
+    assert [await reading, await late] == [Score("ada", 1), Score("ada", 1)]
+    table.before.open()
+    await flushing
+
+
+@pytest.mark.parametrize("operation", ["put", "increment"])
+async def test_from_its_transaction_until_it_is_acknowledged_nobody_reads_what_was_cached_before_a_batch(
+    scores: WriteBehind[Score], cached: Cache, make_cache: MakeCache, table: HeldTable, pool: Pool, operation: str
+) -> None:
+    others = behind(await make_cache(), table)
     await scores.put("ada", Score("ada", 1))
     await scores.flush()
-    assert await points(scores) == 1  # and it is cached
+    assert [await points(scores), await points(others)] == [1, 1]  # and it is cached
     await (scores.put("ada", Score("ada", 8)) if operation == "put" else scores.increment("ada", points=7))
-    emptying = gated(cached).before(Invalidate)
+    ending = gated(cached).before(EndWrite)
     flushing = asyncio.create_task(scores.flush())
-    await emptying.reached()
+    await ending.reached()  # a process that ended here would leave just this
     assert await stored(pool) == Score("ada", 8)
-    assert await cached.get(scores.key("ada"), type=Score) == Score("ada", 1)
+    assert [await points(others), (await others.get_many(["ada"]))["ada"].points] == [8, 8]
     assert [await points(scores), (await scores.get_many(["ada"]))["ada"].points] == [8, 8]
-    emptying.open()
+    ending.open()
     await flushing
-    assert await points(scores) == 8
+    assert [await points(others), await points(scores)] == [8, 8]
+
+
+async def test_a_transaction_of_which_nobody_knows_whether_it_ended_leaves_its_keys_uncached(
+    scores: WriteBehind[Score], cached: Cache, make_cache: MakeCache, table: HeldTable, pool: Pool
+) -> None:
+    others = behind(await make_cache(), table)
+    await scores.put("ada", Score("ada", 1))
+    await scores.flush()
+    assert await points(others) == 1
+    await scores.increment("ada", points=1)
+    apply = table.apply
+
+    async def lose_the_answer(batch: Any) -> Any:
+        table.apply = apply  # type: ignore[method-assign]
+        await apply(batch)
+        raise DatabaseUnavailable("no answer to COMMIT")
+
+    table.apply = lose_the_answer  # type: ignore[method-assign]
+    with pytest.raises(DatabaseUnavailable):
+        await scores.flush()
+    assert [await points(others), await points(scores)] == [2, 2]
+    await scores.flush()
+    assert [await points(others), await points(scores)] == [2, 2]
+    assert await stored(pool) == Score("ada", 2)
 
 
 async def test_no_load_from_before_a_batch_fills_a_cell_after_it(
@@ -305,15 +286,16 @@ async def test_a_flush_cancelled_before_its_cells_are_empty_is_neither_lost_nor_
     scores: WriteBehind[Score], cached: Cache, pool: Pool
 ) -> None:
     await scores.increment("ada", points=1)
-    emptying = gated(cached).before(Invalidate)
+    ending = gated(cached).before(EndWrite)
     flushing = asyncio.create_task(scores.flush())
-    await emptying.reached()
+    await ending.reached()
     flushing.cancel()
+    ending.open()  # it ends its write, and then hears of it
     await asyncio.wait([flushing])
+    assert flushing.cancelled()
     assert await points(scores) == 1
     await scores.increment("ada", points=1)
     assert await points(scores) == 2
-    emptying.open()
     await scores.flush()
     assert await points(scores) == 2
     assert await stored(pool) == Score("ada", 2)
@@ -322,7 +304,7 @@ async def test_a_flush_cancelled_before_its_cells_are_empty_is_neither_lost_nor_
 async def test_a_batch_that_ends_without_redis_is_read_from_the_database_and_its_cells_are_not_served_later(
     make_cache: MakeCache, table: HeldTable, redis_url: str, proxy: Proxy
 ) -> None:
-    cache = await make_cache(url=proxy.url(redis_url), timeout=0.2)
+    cache = await make_cache(url=proxy.url(redis_url), timeout=0.2, on_outage="proceed")
     scores = behind(cache, table)
     await scores.put("ada", Score("ada", 1))
     await scores.flush()
@@ -340,6 +322,32 @@ async def test_a_batch_that_ends_without_redis_is_read_from_the_database_and_its
         return cache.stats.hits > before
 
     await until(hits, "Redis to serve again")
+
+
+async def test_without_redis_a_batch_waits_where_no_reader_may_see_what_was_cached_before_it(
+    make_cache: MakeCache, table: HeldTable, redis_url: str, proxy: Proxy, pool: Pool
+) -> None:
+    cache = await make_cache(url=proxy.url(redis_url), timeout=0.2)  # on_outage="refuse"
+    scores, others = behind(cache, table), behind(await make_cache(), table)
+    await scores.put("ada", Score("ada", 1))
+    await scores.flush()
+    assert await points(others) == 1
+    await proxy.set(Mode.REFUSE, cut=True)
+    await scores.increment("ada", points=1)
+    with pytest.raises(StoreUnavailable):
+        await scores.flush()
+    assert [await points(scores), await points(others), await stored(pool)] == [2, 1, Score("ada", 1)]
+    await proxy.set(Mode.PASS)
+
+    async def flushed() -> bool:
+        try:
+            await scores.flush()
+        except StoreUnavailable:
+            return False
+        return True
+
+    await until(flushed, "Redis to answer again")
+    assert [await points(scores), await points(others), await stored(pool)] == [2, 2, Score("ada", 2)]
 
 
 async def test_every_read_has_all_that_its_process_wrote_while_batches_come_and_go(
@@ -376,79 +384,3 @@ async def test_every_read_has_all_that_its_process_wrote_while_batches_come_and_
     assert scores.flushed.batches > 10
     assert {row["points"] for row in await pool.fetch("SELECT points FROM score")} == {1500}
     assert {name: score.points for name, score in (await scores.get_many(names)).items()} == dict.fromkeys(names, 1500)
-
-
-async def test_explain_says_what_the_next_read_does(
-    scores: WriteBehind[Score], cached: Cache, table: HeldTable
-) -> None:
-    async def explained() -> tuple[NextRead, Reason]:
-        explanation = await scores.explain("ada")
-        assert explanation.key == scores.key("ada")
-        return explanation.next, explanation.reason
-
-    assert await explained() == (NextRead.LOAD, Reason.EMPTY)
-    await scores.increment("ada", points=1)
-    assert await explained() == (NextRead.LOAD, Reason.EMPTY)
-    table.before = Gate()
-    flushing = asyncio.create_task(scores.flush())
-    await table.before.reached()
-    assert await explained() == (NextRead.BYPASS, Reason.PENDING)
-    before = cached.stats
-    assert await points(scores) == 1
-    assert (await scores.get_many(["ada"]))["ada"].points == 1
-    after = cached.stats
-    assert [after.bypasses - before.bypasses, after.loads - before.loads, after.misses - before.misses] == [2, 2, 2]
-    await scores.put("ada", Score("ada", 2))
-    assert await explained() == (NextRead.SERVE_PENDING, Reason.PENDING)
-    assert await points(scores) == 2
-    assert cached.stats.local_hits - after.local_hits == 1
-    table.before.open()
-    await flushing
-    await scores.flush()
-    assert await points(scores) == 2
-    assert await explained() == (NextRead.SERVE, Reason.FRESH)
-
-
-async def test_reads_of_what_waits_are_recorded_and_counted_as_others(
-    redis_url: str, namespace: str, table: HeldTable, tmp_path: Path
-) -> None:
-    path = tmp_path / "trace.jsonl"
-    async with Cache(redis_url, namespace=namespace, ttl=60, record=path, hot_keys=HotKeys()) as cache:
-        scores = behind(cache, table)
-        await scores.put("ada", Score("ada", 1))
-        await scores.get("ada")
-        await scores.get_many(["ada", "eve"])
-        await scores.increment("eve", points=1)
-        table.before = Gate()
-        flushing = asyncio.create_task(scores.flush())
-        await table.before.reached()
-        await scores.get("eve")
-        table.before.open()
-        await flushing
-        assert {hot.key: round(hot.weight) for hot in await scores.hot()} == {"ada": 2, "eve": 2}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    reads = [(line["key"].rsplit(":", 1)[1], "cost" in line) for line in lines if line["op"].startswith("get")]
-    assert sorted(reads) == [("ada", False), ("ada", False), ("eve", True), ("eve", True)]
-
-
-async def test_a_closed_cache_does_not_answer_from_what_waits(redis_url: str, namespace: str, table: HeldTable) -> None:
-    async with Cache(redis_url, namespace=namespace, ttl=60) as cache:
-        scores = behind(cache, table, drain=0)
-        scores.pause()
-        await scores.put("ada", Score("ada", 1))
-    for read in (scores.get("ada"), scores.get_many(["ada"]), scores.refresh("ada"), scores.explain("ada")):
-        with pytest.raises(CacheNotOpen):
-            await read
-
-
-async def test_callers_who_share_a_query_for_one_key_do_not_share_the_row() -> None:
-    async def load_many(keys: list[str]) -> dict[str, Score]:
-        return {key: Score(key) for key in keys}
-
-    loading: Loading[Score] = Loading(load_many)
-    loading.expect_company()
-    one, two, other = await asyncio.gather(*(loading.loader(key)(LoadContext(key)) for key in ("ada", "ada", "eve")))
-    assert one == two == Score("ada")
-    assert one is not two
-    assert other == Score("eve")
-    await loading.aclose()
