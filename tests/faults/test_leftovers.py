@@ -212,15 +212,16 @@ async def test_writes_during_an_outage_are_remembered_by_key_and_not_by_write(
     await recovered(cache)
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "by one write"])
 async def test_thousands_of_keys_are_settled_in_calls_that_end_in_time(
-    near: Cache, make_cache: MakeCache, redis_url: str, proxy: Proxy
+    near: Cache, make_cache: MakeCache, redis_url: str, proxy: Proxy, together: bool
 ) -> None:
     cache = await make_cache(url=proxy.url(redis_url), timeout=TIMEOUT, on_outage="proceed")
     keys = range(3000)
     await near.set_many(dict.fromkeys(keys, "old"))
     await interrupt(proxy)
-    for key in keys:
-        async with cache.updating(key):
+    for some in (keys,) if together else ((key,) for key in keys):
+        async with cache.updating(*some):
             pass
     assert cache.health().owed == len(keys)
     await proxy.set(Mode.PASS)
