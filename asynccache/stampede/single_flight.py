@@ -87,7 +87,7 @@ class Flight(Generic[T]):
         waiting = [waiter for waiter in self._waiters if not waiter.done()]
         if task.cancelled():
             for waiter in waiting:
-                waiter.set_exception(LoadCancelled(f"the load of {self.key!r} was cancelled"))
+                waiter.set_exception(LoadCancelled(f"the load of {_shown(self.key)!r} was cancelled"))
         elif (error := task.exception()) is not None:
             for at, waiter in enumerate(waiting):
                 waiter.set_exception(copy_error(error) if at else error)
@@ -136,8 +136,8 @@ class SingleFlight(Generic[T]):
         for flight in _aboard.get():
             if flight.key == key and flight.flights is self and flight.task is not None and not flight.task.done():
                 raise RecursiveLoad(
-                    f"the loader of {key!r} asks the cache for the same key, and would wait for itself for ever:"
-                    " call the function that loads it, not the cached one"
+                    f"the loader of {_shown(key)!r} asks the cache for the same key, and would wait for itself for"
+                    " ever: call the function that loads it, not the cached one"
                 )
 
     def find(self, key: Hashable, since: int, proof: Hashable) -> Flight[T] | None:
@@ -162,3 +162,8 @@ class SingleFlight(Generic[T]):
             flights.remove(flight)
             if not flights:
                 del self._flights[flight.key]
+
+
+def _shown(key: Hashable) -> Hashable:
+    """What users know of a flight's key: the entry's, without what tells flights of one entry apart."""
+    return key[0] if isinstance(key, tuple) and key else key

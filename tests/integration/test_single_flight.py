@@ -298,6 +298,7 @@ async def test_a_loader_that_cancels_itself_cancels_no_caller(make_cache: MakeCa
 
     errors = await asyncio.gather(*(cache.get_or_load("k", load) for _ in range(3)), return_exceptions=True)
     assert [type(error) for error in errors] == [LoadCancelled] * 3
+    assert str(errors[0]).endswith(":k' was cancelled")
     await until(lambda: _is_empty(redis, cache))
 
 
