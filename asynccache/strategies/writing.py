@@ -13,6 +13,7 @@ entry loaded before a late commit would be a stale rest.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
@@ -34,6 +35,7 @@ what it touched before the cache serves anything again."""
 
 _CHUNK: Final = 1000
 """Steps in one call to the store, which has to end within its timeout."""
+_SHOWN: Final = 5
 
 
 class Writer:
@@ -129,7 +131,9 @@ class Writer:
     def leave(self, update: Update) -> None:
         """Lets the marks expire by themselves."""
         self._count.writes += update.counted
-        logger.warning("the outcome of a write is unknown: %r is not cached for %g s", update, self.write_seconds)
+        # Of a batch its flusher tells, and not each time it tries.
+        level = logging.WARNING if update.counted else logging.INFO
+        logger.log(level, "the outcome of a write is unknown: %r is not cached for %g s", update, self.write_seconds)
 
     async def _apply(self, steps: Sequence[tuple[str, Step]]) -> None:
         if len(steps) == 1:
@@ -209,7 +213,9 @@ class Update:
             await self._writer.end(self, failed=self._failed or error is not None)
 
     def __repr__(self) -> str:
-        return f"Update({', '.join((*self.cells, *self.generations)) or '...'})"
+        names = (*self.cells, *self.generations)
+        more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return f"Update({', '.join(names[:_SHOWN]) or '...'}{more})"
 
 
 def unsettled(error: BaseException) -> bool:

@@ -10,8 +10,8 @@ strategies). Per partition:
     freeze   up to so many pending records become the batch, under a new id
     ack      the database has the batch, and no cell holds what was before it: drop its records
 
-Whoever applies a batch keeps the second of these two: see `MarkedSink` of the strategies. The end of the process takes
-what waits.
+That no cell holds what was before a batch is up to whoever applies it: `MarkedSink` of the strategies. The end of the
+process takes what waits. `tests/model/overlay_model.py` explores all of this with its readers.
 """
 
 from __future__ import annotations
