@@ -73,7 +73,6 @@ class MemoryBuffer:
         self._clock = clock
         self._unbroken = 0
         self._partitions = [_Partition() for _ in range(partitions)]
-        self._cell_names = [space.partition_cells(name, number) for number in range(partitions)]
 
     async def open(self) -> None:
         """Nothing to check."""
@@ -107,8 +106,7 @@ class MemoryBuffer:
 
     def cell(self, key: KeyValue) -> CellKey:
         """Where the readable value of a key stands."""
-        field = encode_key(key)
-        return CellKey(self._cell_names[self._number(field)] + field)
+        return self._space.partition_cell(self._name, self._number(encode_key(key)), key)
 
     def _number(self, field: str) -> int:
         return crc32(field.encode()) % len(self._partitions)

@@ -18,7 +18,7 @@ from asynccache import (
 )
 from asynccache.steps import Acquire, EndWrite, Fill
 from tests.integration.write_behind.scores import HeldTable, Score, behind, points
-from tests.integration.write_behind.test_write_behind import OPERATIONS, ROWS, in_sql, stored
+from tests.integration.write_behind.test_write_behind import OPERATIONS, ROWS, stored, through_flushes
 from tests.support.caches import MakeCache
 from tests.support.gates import Gate, gated, until
 from tests.support.proxy import Mode, Proxy
@@ -46,9 +46,9 @@ async def test_writes_are_read_and_flushed_by_their_process(cached: Cache, table
 async def test_two_operations_in_any_order_read_and_end_as_in_sql_across_every_step_of_a_flush(
     scores: WriteBehind[Score], table: HeldTable, pool: Pool, row: str, first: str, second: str
 ) -> None:
-    after = ROWS[row]
-    if after is not None:
-        await scores.put("ada", after)
+    before = ROWS[row]
+    if before is not None:
+        await scores.put("ada", before)
         await scores.flush()
 
     async def all_read(expected: Score | None) -> None:
@@ -59,33 +59,8 @@ async def test_two_operations_in_any_order_read_and_end_as_in_sql_across_every_s
         assert await scores.refresh("ada") == expected
         assert await scores.get("ada") == expected
 
-    await all_read(after)
-    for operation in (first, second):
-        after = in_sql(after, operation)
-        await OPERATIONS[operation](scores)
-        await all_read(after)
-    await scores.flush()
-    await all_read(after)
-    assert await stored(pool) == after
-
-    table.before, table.after = Gate(), Gate()
-    after = in_sql(after, first)
-    await OPERATIONS[first](scores)
-    flushing = asyncio.create_task(scores.flush())
-    await table.before.reached()
-    await all_read(after)
-    after = in_sql(after, second)
-    await OPERATIONS[second](scores)
-    await all_read(after)
-    table.before.open()
-    await table.after.reached()
-    await all_read(after)
-    table.after.open()
-    await flushing
-    await all_read(after)
-    await scores.flush()
-    await all_read(after)
-    assert await stored(pool) == after
+    await all_read(before)
+    await through_flushes(scores, scores, table, pool, before, first, second, all_read)
 
 
 async def test_writes_need_no_redis_and_what_was_put_or_deleted_is_read_without_it_and_the_database(

@@ -49,26 +49,19 @@ async def stored(pool: Pool) -> Score | None:
     return None if row is None else Score(**row)
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("first", OPERATIONS)
-@pytest.mark.parametrize("second", OPERATIONS)
-async def test_two_operations_in_any_order_read_and_end_as_in_sql_across_every_step_of_a_flush(
-    make_scores: MakeScores, table: HeldTable, pool: Pool, row: str, first: str, second: str
+async def through_flushes(
+    scores: WriteBehind[Score],
+    others: WriteBehind[Score],
+    table: HeldTable,
+    pool: Pool,
+    row: Score | None,
+    first: str,
+    second: str,
+    all_read: Callable[[Score | None], Awaitable[None]],
 ) -> None:
-    scores, others = await make_scores(), await make_scores()
-    before = ROWS[row]
-    if before is not None:
-        await scores.put("ada", before)
-        await scores.flush()
-
-    async def all_read(expected: Score | None) -> None:
-        assert await scores.get("ada") == expected
-        assert await fresh(others) == expected
-        assert await fresh(scores) == expected
-
+    """Two operations in one batch, and on both sides of a freeze: whoever reads, reads what SQL would have made."""
     # Both in one batch.
-    after = in_sql(before, first)
+    after = in_sql(row, first)
     await OPERATIONS[first](scores)
     await all_read(after)
     after = in_sql(after, second)
@@ -97,6 +90,27 @@ async def test_two_operations_in_any_order_read_and_end_as_in_sql_across_every_s
     await scores.flush()
     await all_read(after)
     assert await stored(pool) == after
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("first", OPERATIONS)
+@pytest.mark.parametrize("second", OPERATIONS)
+async def test_two_operations_in_any_order_read_and_end_as_in_sql_across_every_step_of_a_flush(
+    make_scores: MakeScores, table: HeldTable, pool: Pool, row: str, first: str, second: str
+) -> None:
+    scores, others = await make_scores(), await make_scores()
+    before = ROWS[row]
+    if before is not None:
+        await scores.put("ada", before)
+        await scores.flush()
+
+    async def all_read(expected: Score | None) -> None:
+        assert await scores.get("ada") == expected
+        assert await fresh(others) == expected
+        assert await fresh(scores) == expected
+
+    await through_flushes(scores, others, table, pool, before, first, second, all_read)
 
 
 async def test_concurrent_increments_of_many_processes_are_each_counted_once(
